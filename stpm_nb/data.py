@@ -136,7 +136,7 @@ def load_category(
     n = len(samples) - len(test)
     return Category(Path(folder).resolve().name, images[:n], images[n:], masks, torch.tensor([s.label for s in test]), test)
 
-# %% ../nbs/00_data.ipynb #021a5bba
+# %% ../nbs/00_data.ipynb #021904e5
 def _draw(lo, hi): return lo + (hi - lo) * torch.rand(()).item()
 
 def _paint_defect(grey, x, y, u, v, kind):
@@ -145,18 +145,18 @@ def _paint_defect(grey, x, y, u, v, kind):
     along, across = (x-cx)*math.cos(a) + (y-cy)*math.sin(a), (y-cy)*math.cos(a) - (x-cx)*math.sin(a)
     if kind == 'pin_hole':
         mask = along**2 + across**2 < _draw(2.5, 4)**2
-        return torch.where(mask, 0.25, grey), mask
+        return torch.where(mask, 0.15, grey), mask
     if kind == 'scratch':
         bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
         mask = ((across - bend*along**2).abs() < 1.3) & (along.abs() < half)
-        return torch.where(mask, 0.72, grey), mask
+        return torch.where(mask, 0.8, grey), mask
     if kind == 'missing_thread':
         thread = u.floor() == u[int(cy * len(u) / 256), int(cx * len(u) / 256)].floor()
         mask = thread & ((y - cy).abs() < _draw(40, 90))
-        return torch.where(mask, 0.3 + 0.3*(math.pi*(v % 1)).sin().clamp(min=0).sqrt(), grey), mask
+        return torch.where(mask, 0.3 + 0.22*(math.pi*(v % 1)).sin().clamp(min=0).sqrt(), grey), mask
     radius, lobes, phase = _draw(18, 32), int(_draw(3, 6)), _draw(0, 6)
     mask = (along**2 + across**2).sqrt() < radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
-    return torch.where(mask, grey * 0.8, grey), mask  # stain
+    return torch.where(mask, grey * 0.75, grey), mask  # stain
 
 DEFECT_TYPES = ('missing_thread', 'pin_hole', 'scratch', 'stain')
 
@@ -169,23 +169,23 @@ def weave(
     if defect not in (None, *DEFECT_TYPES): raise ValueError(f"Unknown defect '{defect}'; expected one of {', '.join(DEFECT_TYPES)}.")
     with seeded(seed):
         y, x = torch.meshgrid(*2*[torch.arange(size) * 256 / size], indexing='ij')
-        t, wob = math.radians(_draw(-4, 4)), lambda z: 2*torch.sin(2*math.pi*z/_draw(120, 300) + _draw(0, 6))
+        t, wob = math.radians(_draw(-3, 3)), lambda z: 1.5*torch.sin(2*math.pi*z/_draw(150, 300) + _draw(0, 6))
         u = (x*math.cos(t) - y*math.sin(t) + wob(y)) / 12 + _draw(0, 2)
         v = (x*math.sin(t) + y*math.cos(t) + wob(x)) / 12 + _draw(0, 2)
         height = torch.where((u.floor() + v.floor()) % 2 == 0, (math.pi*(u % 1)).sin(), 0.8*(math.pi*(v % 1)).sin())
         grey, mask = 0.3 + 0.4*height.clamp(min=0).sqrt(), torch.zeros(size, size, dtype=torch.bool)
         a = _draw(0, 2*math.pi)
-        light = _draw(0.85, 1.15) * (1 + _draw(0, 0.12) * ((x-128)*math.cos(a) + (y-128)*math.sin(a)) / 128)
+        light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * ((x-128)*math.cos(a) + (y-128)*math.sin(a)) / 128)
         noise = 0.02 * torch.randn(3, size, size)
         if defect: grey, mask = _paint_defect(grey, x, y, u, v, defect)
         tint = torch.tensor([1.0, 0.96, 0.86]).view(3, 1, 1)
         image = (grey * light * tint + noise).clamp(0, 1)
     return (image * 255).round().to(torch.uint8), mask
 
-# %% ../nbs/00_data.ipynb #025eb9df
+# %% ../nbs/00_data.ipynb #0254422d
 def make_synthetic(
     root: str|Path, # the folder that gets the category folder `fabric`
-    n_train: int=64, # good training images
+    n_train: int=80, # good training images
     n_test: int=8, # test images of each kind: twice as many good ones, and so many of each defect type
     size: int=256, # side of the images, in pixels
     seed: int=0, # the same seed writes the same pixels

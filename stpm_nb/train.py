@@ -128,13 +128,13 @@ def load_checkpoint(
     if differ: raise ValueError(f'{path} is a checkpoint of another run ({"; ".join(differ)}); delete it or choose another folder.')
     return state
 
-# %% ../nbs/03_train.ipynb #0244f3d4
+# %% ../nbs/03_train.ipynb #0248effc
 def train_student(
     teacher: nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S], good images, N at least 2
     epochs: int=60, # passes over the training part, at least 1
     batch: int=8, # images in one step
-    lr: float=2e-3, # highest learning rate of the cycle
+    lr: float=4e-3, # highest learning rate of the cycle
     seed: int=0, # fixes the split, the student's first weights and the order of the images
     checkpoint: str|Path=None, # a file that is written after each epoch, and continued from if it is there
     progress: bool=True, # show a progress bar

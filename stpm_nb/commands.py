@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['report', 'stpm_demo', 'stpm_train', 'stpm_predict']
 
-# %% ../nbs/06_commands.ipynb #002767b3
+# %% ../nbs/06_commands.ipynb #002a6840
 import csv, json, os, shutil, sys, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +13,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from fastcore.script import call_parse
 
-from .data import _images, brightness_score, load_category, make_synthetic, mean_image_map
+from .data import _images, brightness_score, load_category, mean_image_map
+from .synthetic import make_synthetic
 from .detector import Detector, show_predictions
 from .metrics import auroc, evaluate
 
@@ -47,9 +48,8 @@ def _replacing(path):
         tmp.rename(path)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/06_commands.ipynb #0080e371
-def report(
-    detector: Detector, # a fitted detector
+# %% ../nbs/06_commands.ipynb #008e1bf3
+def report(detector: Detector, # a fitted detector
     category, # the `Category` to test on
 ) -> tuple: # (results dict, anomaly maps float32 [M, S, S])
     "The three metrics of a detector on a category's test images, the baselines' beside them, and both error rates at the threshold."
@@ -68,8 +68,7 @@ def _print_table(results, teacher):
     for name, r in rows.items():
         cells = [f'{r[k]:.3f}' if k in r else '-' for k in ('image_auroc', 'pixel_auroc', 'pro')]
         print(f'{name:26}{cells[0]:>12}{cells[1]:>13}{cells[2]:>8}')
-    print(f'at the threshold: {results["detection_rate"]:.0%} of the defective test images found, '
-          f'{results["false_alarm_rate"]:.0%} of the good ones called anomalous')
+    print(f'at the threshold: found {results["detection_rate"]:.0%} of the defects, false alarms {results["false_alarm_rate"]:.0%}')
 
 def _save(figure, path):
     "Write a figure as PNG and forget it."
@@ -77,26 +76,23 @@ def _save(figure, path):
     figure.savefig(path, dpi=70)
     plt.close(figure)
 
-# %% ../nbs/06_commands.ipynb #01036f4d
+# %% ../nbs/06_commands.ipynb #01046c14
 @call_parse
-def stpm_demo(
-    out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
+def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
     epochs: int=40, # passes over the training images
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
-    untrained: bool=False, # use the untrained teacher at once
 ):
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
     with _one_sentence('stpm_demo'):
         start, out = time.perf_counter(), _output_folder(out)
-        try: detector = Detector(None if untrained else 'imagenet', device)
+        try: detector = Detector(device=device)
         except FileNotFoundError:
             print('No ImageNet weights (not on this machine, no download): going on with an UNTRAINED teacher, which finds less.')
             detector = Detector(None, device)
         if not (out/'fabric').exists(): make_synthetic(out)
         category = load_category(out/'fabric')
-        print(f'{len(category.train)} good images to learn from, {len(category.test)} to test on; '
-              f'{detector.settings["teacher"]} teacher, on {detector.device.type}')
+        print(f'{len(category.train)} good images, {len(category.test)} test images, {detector.settings["teacher"]} teacher, {detector.device.type}')
         detector.fit(category, epochs=epochs, seed=seed)
         detector.save(out/'model.pt')
         results, maps = report(detector, category)
@@ -107,10 +103,9 @@ def stpm_demo(
                                f'Synthetic fabric, {detector.settings["teacher"]} teacher'), out/'heatmaps.png')
         print(f'{time.perf_counter() - start:.0f} s; look at {out/"heatmaps.png"}')
 
-# %% ../nbs/06_commands.ipynb #012247d2
+# %% ../nbs/06_commands.ipynb #01231bb8
 @call_parse
-def stpm_train(
-    category: str, # folder of one category in the MVTec AD layout
+def stpm_train(category: str, # folder of one category in the MVTec AD layout
     out: str=None, # folder for model.pt, metrics.json and heatmaps/; runs/CATEGORY if left out
     epochs: int=60, # passes over the training images
     seed: int=0, # the same seed on the same machine gives the same numbers
@@ -142,10 +137,9 @@ def stpm_train(
         _print_table(results, detector.settings['teacher'])
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {out}')
 
-# %% ../nbs/06_commands.ipynb #014b09ef
+# %% ../nbs/06_commands.ipynb #014e1b34
 @call_parse
-def stpm_predict(
-    model: str, # a model.pt that stpm_train wrote
+def stpm_predict(model: str, # a model.pt that stpm_train wrote
     images: str, # an image, or a folder with images (subfolders too)
     out: str='predictions', # folder for scores.csv and heatmaps/
     device: str=None, # cuda, mps or cpu; the best there is if left out

@@ -17,7 +17,7 @@ from .features import make_student, make_teacher, pyramid
 from .loss import anomaly_map
 from .train import mixed_precision, pick_device, save_atomic, train_student
 
-# %% ../nbs/05_detector.ipynb #008279b0
+# %% ../nbs/05_detector.ipynb #008024f2
 FORMAT, VERSION = 'stpm_nb detector', 1
 
 class Detector:
@@ -25,16 +25,14 @@ class Detector:
 
     After `fit`: `threshold` (float, an anomaly score), `settings` (dict), `history` (list, see `train_student`).
     Raises as `make_teacher` and `pick_device`."""
-    def __init__(self,
-        weights: str|None='imagenet', # the teacher's: 'imagenet', or None for an untrained teacher
+    def __init__(self, weights: str|None='imagenet', # the teacher's: 'imagenet', or None for an untrained teacher
         device: str|None=None, # 'cuda', 'mps', 'cpu', or None to choose
     ):
         self.device, self.threshold, self.history = pick_device(device), None, []
         self.teacher, self.student = make_teacher(weights).to(self.device), None
         self.settings = dict(teacher='ImageNet' if weights else 'untrained')
 
-    def fit(self,
-        category: Category, # only its training images are used
+    def fit(self, category: Category, # only its training images are used
         epochs: int=60, # passes over the training part
         seed: int=0, # the same seed on the same machine gives the same detector
         checkpoint: str|Path=None, # a file to continue from after an interruption
@@ -50,15 +48,13 @@ class Detector:
         self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
         return self
 
-    def read(self,
-        paths: list, # of image files of any size
+    def read(self, paths: list, # of image files of any size
     ) -> torch.Tensor: # uint8 [M, 3, size, size]
         "Read image files at the size this detector was trained on. Raises as `read_image`."
         return torch.stack([read_image(p, self.settings['size']) for p in paths])
 
     @torch.inference_mode()
-    def predict(self,
-        images, # uint8 [M, 3, size, size], or a list of paths of image files
+    def predict(self, images, # uint8 [M, 3, size, size], or a list of paths of image files
         batch: int=16, # images at a time
     ) -> tuple: # (anomaly scores float32 [M], anomaly maps float32 [M, size, size]), on the CPU
         "Score images: the anomaly map, and its maximum as the anomaly score (paper, section 3.3). Raises ValueError for other shapes."
@@ -75,8 +71,7 @@ class Detector:
         maps = torch.cat(maps)
         return maps.amax((1, 2)), maps
 
-    def save(self,
-        path: str|Path, # the model file to write; its folder must exist
+    def save(self, path: str|Path, # the model file to write; its folder must exist
     ):
         "Write teacher, student, threshold, settings and history to one file, completely or not at all."
         if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
@@ -84,8 +79,7 @@ class Detector:
                          teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
 
     @classmethod
-    def load(cls,
-        path: str|Path, # a file that `save` wrote
+    def load(cls, path: str|Path, # a file that `save` wrote
         device: str|None=None, # 'cuda', 'mps', 'cpu', or None to choose
     ) -> 'Detector':
         "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version."
@@ -102,9 +96,8 @@ class Detector:
         except (KeyError, RuntimeError) as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
         return detector
 
-# %% ../nbs/05_detector.ipynb #0135abb8
-def show_predictions(
-    images: torch.Tensor, # uint8 [n, 3, S, S]
+# %% ../nbs/05_detector.ipynb #013b8722
+def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
     threshold: float, # the anomaly score above which an image is anomalous
     masks: torch.Tensor=None, # bool [n, S, S]; drawn in a third column if given
@@ -117,9 +110,8 @@ def show_predictions(
     for i, (row, image, heat) in enumerate(zip(axs, images.cpu(), maps / threshold)):
         row[0].imshow(image.permute(1, 2, 0))
         shown = row[1].imshow(heat, cmap='inferno', vmin=0, vmax=2)
-        score = heat.max().item()
         row[0].set_title(titles[i] if titles else 'image', fontsize=10)
-        row[1].set_title(f"{score:.2f}: {'anomalous' if score > 1 else 'good'}", fontsize=10)
+        row[1].set_title(f"{heat.max():.2f}: {'anomalous' if heat.max() > 1 else 'good'}", fontsize=10)
         if cols == 3:
             row[2].imshow(masks[i], cmap='gray', vmin=0, vmax=1)
             row[2].set_title('ground-truth mask' if masks[i].any() else 'ground truth: good', fontsize=10)

@@ -16,28 +16,26 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from .data import seeded
 
-# %% ../nbs/01_features.ipynb #006ddcaf
+# %% ../nbs/01_features.ipynb #0063f941
 LEVELS = ('layer1', 'layer2', 'layer3')
 
 def _extractor(net):
     "Keep a ResNet up to its third stage, laid out for fast convolutions."
     return create_feature_extractor(net, list(LEVELS)).to(memory_format=torch.channels_last)
 
-def pyramid(
-    net: nn.Module, # a teacher or a student
+def pyramid(net: nn.Module, # a teacher or a student
     x: torch.Tensor, # float32 [B, 3, S, S], normalised
 ) -> tuple: # ([B, 64, S/4, S/4], [B, 128, S/8, S/8], [B, 256, S/16, S/16])
     "The feature pyramid of a batch: three feature maps, coarse last (section 3.1 of the paper)."
     return tuple(net(x).values())
 
-# %% ../nbs/01_features.ipynb #008cf679
-def make_student(
-    seed: int=0, # the same seed gives the same weights
+# %% ../nbs/01_features.ipynb #008a3091
+def make_student(seed: int=0, # the same seed gives the same weights
 ) -> nn.Module: # in training mode, on the CPU
     "A ResNet-18 up to `layer3` with random weights, ready to learn."
     with seeded(seed): return _extractor(resnet18(weights=None))
 
-# %% ../nbs/01_features.ipynb #013d4da4
+# %% ../nbs/01_features.ipynb #013ad5fa
 def weights_file() -> Path: # a path; the file need not exist
     "Where torchvision looks for the ImageNet ResNet-18: `$TORCH_HOME/hub/checkpoints/`, by default below `~/.cache/torch`."
     return Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
@@ -62,8 +60,7 @@ def _imagenet_weights():
     except Exception as e:  # a broken download and a broken file end in many kinds of exception
         raise FileNotFoundError(f'The ImageNet weights in {file} cannot be read ({type(e).__name__}). Delete it. {sentence}') from e
 
-def make_teacher(
-    weights: str|None='imagenet', # 'imagenet', or None for an untrained teacher
+def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untrained teacher
     seed: int=0, # for the random weights of an untrained teacher
 ) -> nn.Module: # in evaluation mode, gradients off, on the CPU
     """The frozen teacher: a ResNet-18 up to `layer3` (section 3.1 of the paper).

@@ -9,33 +9,29 @@ __all__ = ['unit', 'cosine_distance', 'pyramid_loss', 'anomaly_map']
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/02_loss.ipynb #00519b47
-def unit(
-    f: torch.Tensor, # float [B, C, h, w], a feature map
+# %% ../nbs/02_loss.ipynb #00527a6e
+def unit(f: torch.Tensor # float [B, C, h, w], a feature map
 ) -> torch.Tensor: # float [B, C, h, w], each vector along C has length 1
     "Scale each feature vector to unit length (paper, section 3.2). A zero vector stays zero."
     return F.normalize(f, dim=1)
 
-# %% ../nbs/02_loss.ipynb #0080dce0
-def cosine_distance(
-    t: torch.Tensor, # float [B, C, h, w], the teacher's feature map
+# %% ../nbs/02_loss.ipynb #00822744
+def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature map
     s: torch.Tensor, # float [B, C, h, w], the student's
 ) -> torch.Tensor: # float32 [B, h, w], 0 (same direction) to 2 (opposed)
     "Half the squared distance of the unit vectors at each position (paper, eq. 2) = 1 - cosine. Raises ValueError if shapes differ."
     if t.shape != s.shape: raise ValueError(f'Teacher features are {tuple(t.shape)}, student features {tuple(s.shape)}; expected equal shapes.')
     return 0.5 * (unit(t.float()) - unit(s.float())).square().sum(1)
 
-# %% ../nbs/02_loss.ipynb #0136d029
-def pyramid_loss(
-    teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
+# %% ../nbs/02_loss.ipynb #0132c03e
+def pyramid_loss(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
 ) -> torch.Tensor: # float32 scalar, 0 to 6
     "The training loss: mean cosine distance of each level, summed over the levels (paper, eqs. 3 and 4)."
     return sum(cosine_distance(t, s).mean() for t, s in zip(teacher, student, strict=True))
 
-# %% ../nbs/02_loss.ipynb #020c87e9
-def anomaly_map(
-    teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
+# %% ../nbs/02_loss.ipynb #02030cbd
+def anomaly_map(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
     size: int=256, # side of the image, in pixels
 ) -> torch.Tensor: # float32 [B, size, size], 0 (as expected) to 8

@@ -9,9 +9,8 @@ __all__ = ['sweep', 'auroc', 'region_weights', 'pro_curve', 'pro', 'evaluate']
 import numpy as np
 from scipy import ndimage
 
-# %% ../nbs/04_metrics.ipynb #00733043
-def sweep(
-    scores: np.ndarray, # float [n], higher = more anomalous
+# %% ../nbs/04_metrics.ipynb #007d7d3d
+def sweep(scores: np.ndarray, # float [n], higher = more anomalous
     positive: np.ndarray, # float [n], what each item adds to the true-positive side, at least 0
     negative: np.ndarray, # float [n], what it adds to the false-positive side, at least 0
 ) -> tuple: # (x, y, thresholds), float64 [k+1]: both rates from (0, 0) to (1, 1), and the threshold of each point
@@ -33,9 +32,8 @@ def _checked(scores, labels):
     if labels.all(): raise ValueError('There is no negative (good) item; the metric is not defined.')
     return scores.ravel().astype(np.float64 if scores.dtype == np.float64 else np.float32), labels.ravel()
 
-# %% ../nbs/04_metrics.ipynb #010e80f3
-def auroc(
-    scores, # float, any shape, higher = more anomalous: NumPy array or CPU tensor
+# %% ../nbs/04_metrics.ipynb #010791fc
+def auroc(scores, # float, any shape, higher = more anomalous: NumPy array or CPU tensor
     labels, # 0/1 or bool, same shape
 ) -> float: # 0 to 1
     """Area under the ROC curve, exact, ties as one step: image AUROC from [M] scores, pixel AUROC from [M, H, W] maps.
@@ -45,9 +43,8 @@ def auroc(
     x, y, _ = sweep(scores, labels, ~labels)
     return float(np.trapezoid(y, x))
 
-# %% ../nbs/04_metrics.ipynb #0175699c
-def region_weights(
-    masks, # 0/1 or bool [M, H, W], True = defective
+# %% ../nbs/04_metrics.ipynb #0178bd38
+def region_weights(masks, # 0/1 or bool [M, H, W], True = defective
 ) -> np.ndarray: # float64 [M, H, W]: 1 / area of its region for a defective pixel, 0 elsewhere
     "The weight of each pixel in PRO: every connected region (8-connectivity, within one image) weighs 1 in total."
     weights = np.zeros(np.shape(masks))
@@ -58,8 +55,7 @@ def region_weights(
         w[:] = (1 / area)[regions]
     return weights
 
-def pro_curve(
-    maps, # float [M, H, W], anomaly maps: NumPy array or CPU tensor
+def pro_curve(maps, # float [M, H, W], anomaly maps: NumPy array or CPU tensor
     masks, # 0/1 or bool [M, H, W], True = defective
 ) -> tuple: # (false-positive rate, mean region overlap), float64 [k+1], from (0, 0) to (1, 1)
     "Mean overlap per region against the false-positive rate over all defect-free pixels. Raises as `auroc`."
@@ -67,8 +63,7 @@ def pro_curve(
     scores, labels = _checked(maps, masks)
     return sweep(scores, region_weights(masks).ravel(), ~labels)[:2]
 
-def pro(
-    maps, # float [M, H, W], anomaly maps: NumPy array or CPU tensor
+def pro(maps, # float [M, H, W], anomaly maps: NumPy array or CPU tensor
     masks, # 0/1 or bool [M, H, W], True = defective
     max_fpr: float=0.3, # integrate up to this false-positive rate, above 0 and at most 1
 ) -> float: # 0 to 1
@@ -81,9 +76,8 @@ def pro(
     y_end = np.interp(max_fpr, x[end-1:end+1], y[end-1:end+1])
     return float(np.trapezoid(np.r_[y[inside], y_end], np.r_[x[inside], max_fpr]) / max_fpr)
 
-# %% ../nbs/04_metrics.ipynb #0265d07a
-def evaluate(
-    scores, # float [M], one anomaly score for each image
+# %% ../nbs/04_metrics.ipynb #026a12b1
+def evaluate(scores, # float [M], one anomaly score for each image
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective

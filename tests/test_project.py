@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm_nb.data import make_synthetic
+from stpm_nb.synthetic import make_synthetic
 
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, 'MPLBACKEND': 'agg'}
@@ -164,7 +164,7 @@ def test_library_stays_small():
         code = {l for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skip for l in range(t.start[0], t.end[0] + 1)} - docs
         assert len(code) <= 150, (p.name, len(code))
         total += len(code)
-    assert total <= 700, total
+    assert total < 700, total
 
 def test_wheel_works_in_an_empty_folder(tmp_path):
     run(BIN/'python', '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT)

@@ -76,10 +76,10 @@ def _save(figure, path):
     figure.savefig(path, dpi=70)
     plt.close(figure)
 
-# %% ../nbs/06_commands.ipynb #01046c14
+# %% ../nbs/06_commands.ipynb #0100f14c
 @call_parse
 def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
-    epochs: int=40, # passes over the training images
+    epochs: int=80, # passes over the training images
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):

@@ -96,7 +96,7 @@ class Detector:
         except (KeyError, RuntimeError) as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
         return detector
 
-# %% ../nbs/05_detector.ipynb #013b8722
+# %% ../nbs/05_detector.ipynb #01304b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
     threshold: float, # the anomaly score above which an image is anomalous
@@ -116,6 +116,6 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
             row[2].imshow(masks[i], cmap='gray', vmin=0, vmax=1)
             row[2].set_title('ground-truth mask' if masks[i].any() else 'ground truth: good', fontsize=10)
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
-    fig.colorbar(shown, ax=axs, label='anomaly map / threshold (1 = decision)', shrink=max(.25, 1/len(images)), extend='max', aspect=25)
+    fig.colorbar(shown, ax=axs, label='anomaly map / threshold', shrink=max(.25, 1/len(images)), extend='max', aspect=25)
     fig.suptitle(suptitle)
     return fig

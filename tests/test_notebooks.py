@@ -25,15 +25,15 @@ def cells(notebook):
 class Running:
     "A notebook being run from the top, a cell at a time."
     def __init__(self, notebook):
-        self.cells, self.done, self.failed, self.shell = cells(notebook), 0, None, None
+        self.cells, self.done, self.failed, self.shell, self.cwd = cells(notebook), 0, None, None, NBS
     def upto(self, number):
         "Run the cells up to and including `number`; a failing one is reported with its source."
         if self.shell is None: self.shell = CaptureShell(path=str(NBS))
         while self.done <= number and not self.failed:
             heading, source, _ = self.cells[self.done]
-            here = os.getcwd(); os.chdir(NBS)
+            here = os.getcwd(); os.chdir(self.cwd)           # a notebook may change its folder; pytest keeps its own
             try: self.shell.run(source)
-            finally: os.chdir(here)
+            finally: self.cwd = os.getcwd(); os.chdir(here)
             if self.shell.exc:
                 error = self.shell.exc[1] if isinstance(self.shell.exc, tuple) else self.shell.exc
                 self.failed = (self.done, f'"{heading}" fails:\n\n{source}\n\n{type(error).__name__}: {error}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['report', 'stpm_demo', 'stpm_train', 'stpm_predict']
 
-# %% ../nbs/06_commands.ipynb #002a6840
+# %% ../nbs/06_commands.ipynb #002ee48b
 import csv, json, os, shutil, sys, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 from .data import _images, brightness_score, load_category, mean_image_map
 from .synthetic import make_synthetic
 from .detector import Detector, show_predictions
-from .metrics import auroc, evaluate
+from .metrics import bootstrap, evaluate, image_auroc, stratified
 
 # %% ../nbs/06_commands.ipynb #0058b826
 @contextmanager
@@ -48,26 +48,27 @@ def _replacing(path):
         tmp.rename(path)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/06_commands.ipynb #008e1bf3
+# %% ../nbs/06_commands.ipynb #00832cf1
 def report(detector: Detector, # a fitted detector
     category, # the `Category` to test on
 ) -> tuple: # (results dict, anomaly maps float32 [M, S, S])
-    "The three metrics of a detector on a category's test images, the baselines' beside them, and both error rates at the threshold."
+    "The metrics of a detector on a category's test images with 95 % intervals and strata, the baselines', and both error rates at the threshold."
     scores, maps = detector.predict(category.test)
-    base, good = mean_image_map(category.train, category.test), category.labels == 0
+    base, good, truth = mean_image_map(category.train, category.test), category.labels == 0, (category.labels, category.masks)
     rates = {'false_alarm_rate': scores[good] > detector.threshold, 'detection_rate': scores[~good] > detector.threshold}
-    return dict(**evaluate(scores, maps, category.labels, category.masks),
-                baselines=dict(mean_image=evaluate(base.mean((1, 2)), base, category.labels, category.masks),
-                               mean_brightness=dict(image_auroc=auroc(brightness_score(category.test), category.labels))),
+    return dict(**evaluate(scores, maps, *truth), intervals=bootstrap(scores, maps, *truth),
+                strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
+                baselines=dict(mean_image=evaluate(base.mean((1, 2)), base, *truth),
+                               mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), category.labels))),
                 threshold=detector.threshold, **{k: v.float().mean().item() for k, v in rates.items()}), maps
 
 def _print_table(results, teacher):
-    "The metrics as a small table, a dash where a method has no map."
-    rows = {f'STPM ({teacher} teacher)': results, **{k.replace('_', ' '): v for k, v in results['baselines'].items()}}
-    print(f'{"":26}{"image AUROC":>12}{"pixel AUROC":>13}{"PRO":>8}')
-    for name, r in rows.items():
-        cells = [f'{r[k]:.3f}' if k in r else '-' for k in ('image_auroc', 'pixel_auroc', 'pro')]
-        print(f'{name:26}{cells[0]:>12}{cells[1]:>13}{cells[2]:>8}')
+    "The three metrics as a small table, a dash where there is none."
+    rows = {f'STPM ({teacher} teacher)': results, '  95 % interval': results['intervals'],
+            **{f'  only {r["group"]}': r for r in results['strata']}, **{k.replace('_', ' '): v for k, v in results['baselines'].items()}}
+    show = lambda v: '-' if v is None else f'{v:.3f}' if isinstance(v, float) else '{:.3f}-{:.3f}'.format(*v)
+    print(f'{"":26}{"image AUROC":>13}{"pixel AUROC":>13}{"PRO":>13}')
+    for name, r in rows.items(): print(f'{name:26}' + ''.join(f'{show(r.get(k)):>13}' for k in ('image_auroc', 'pixel_auroc', 'pro')))
     print(f'at the threshold: found {results["detection_rate"]:.0%} of the defects, false alarms {results["false_alarm_rate"]:.0%}')
 
 def _save(figure, path):

@@ -46,7 +46,7 @@ def threshold_loop(maps, # float [M, H, W], anomaly maps
     points = [(((maps >= t) & good).sum() / n, np.mean([(r >= t).mean() for r in regions])) for t in thresholds]
     return tuple(np.array(points).T)
 
-# %% ../nbs/07_benchmark.ipynb #011bf972
+# %% ../nbs/07_benchmark.ipynb #01152816
 def timed(f, # a function without arguments
     repeat: int=3, # runs; the fastest counts
 ) -> tuple: # (seconds, its result, peak memory in bytes as far as NumPy allocates it)
@@ -76,6 +76,7 @@ def _others(maps, masks):
     except ImportError: pass
     return found
 
+# %% ../nbs/07_benchmark.ipynb #0133f1e9
 def bench_metrics(m: int=160, # images
     size: int=256, # their side in pixels
     steps: int=5, # thresholds of the loop that are really timed
@@ -98,6 +99,7 @@ def bench_metrics(m: int=160, # images
     print(f'{rows[-1][0]:44}{rows[-1][1]:9.0f}')
     return rows
 
+# %% ../nbs/07_benchmark.ipynb #0157bb5d
 def bench_growth(cases, # (images, side in pixels) pairs
 ) -> list: # of (images, side, pixels, seconds for all metrics, peak memory in multiples of the maps)
     "Time `evaluate` on test sets of several sizes, print a table, and return its rows."

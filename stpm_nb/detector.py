@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'Detector', 'show_predictions']
 
-# %% ../nbs/05_detector.ipynb #00285410
+# %% ../nbs/05_detector.ipynb #00281ed7
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 import torchvision
+from fastcore.basics import patch
 
 from .data import Category, normalise, read_image, split_train_val
 from .features import make_student, make_teacher, pyramid
 from .loss import anomaly_map
 from .train import mixed_precision, pick_device, save_atomic, train_student
 
-# %% ../nbs/05_detector.ipynb #008024f2
+# %% ../nbs/05_detector.ipynb #0088cb85
 FORMAT, VERSION = 'stpm_nb detector', 1
 
 class Detector:
@@ -32,71 +33,51 @@ class Detector:
         self.teacher, self.student = make_teacher(weights).to(self.device), None
         self.settings = dict(teacher='ImageNet' if weights else 'untrained')
 
-    def fit(self, category: Category, # only its training images are used
-        epochs: int=60, # passes over the training part
-        seed: int=0, # the same seed on the same machine gives the same detector
-        checkpoint: str|Path=None, # a file to continue from after an interruption
-        progress: bool=True, # show a progress bar
-    ) -> 'Detector': # itself
-        "Train the student on good images and set the threshold on the good validation images. Raises as `train_student`."
-        images = category.train.to(self.device)
-        self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, checkpoint=checkpoint, progress=progress)
-        best = min(self.history, key=lambda h: h['val'])
-        self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=epochs, seed=seed,
-                              kept_epoch=best['epoch'], validation_error=best['val'], device=self.device.type,
-                              torch=str(torch.__version__), torchvision=str(torchvision.__version__))
-        self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
-        return self
+# %% ../nbs/05_detector.ipynb #011c3dd1
+@patch
+def fit(self:Detector, category: Category, # only its training images are used
+    epochs: int=60, # passes over the training part
+    seed: int=0, # the same seed on the same machine gives the same detector
+    checkpoint: str|Path=None, # a file to continue from after an interruption
+    progress: bool=True, # show a progress bar
+) -> Detector: # itself
+    "Train the student on good images and set the threshold on the good validation images. Raises as `train_student`."
+    images = category.train.to(self.device)
+    self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, checkpoint=checkpoint, progress=progress)
+    best = min(self.history, key=lambda h: h['val'])
+    self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=epochs, seed=seed,
+                          kept_epoch=best['epoch'], validation_error=best['val'], device=self.device.type,
+                          torch=str(torch.__version__), torchvision=str(torchvision.__version__))
+    self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
+    return self
 
-    def read(self, paths: list, # of image files of any size
-    ) -> torch.Tensor: # uint8 [M, 3, size, size]
-        "Read image files at the size this detector was trained on. Raises as `read_image`."
-        return torch.stack([read_image(p, self.settings['size']) for p in paths])
+# %% ../nbs/05_detector.ipynb #0136d0f7
+@patch
+def read(self:Detector, paths: list, # of image files of any size
+) -> torch.Tensor: # uint8 [M, 3, size, size]
+    "Read image files at the size this detector was trained on. Raises as `read_image`."
+    return torch.stack([read_image(p, self.settings['size']) for p in paths])
 
-    @torch.inference_mode()
-    def predict(self, images, # uint8 [M, 3, size, size], or a list of paths of image files
-        batch: int=16, # images at a time
-    ) -> tuple: # (anomaly scores float32 [M], anomaly maps float32 [M, size, size]), on the CPU
-        "Score images: the anomaly map, and its maximum as the anomaly score (paper, section 3.3). Raises ValueError for other shapes."
-        if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) or Detector.load(path).')
-        if not torch.is_tensor(images): images = self.read(images)
-        size = self.settings['size']
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size):
-            raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
-        maps = []
-        for x in images.split(batch):
-            x = normalise(x.to(self.device))
-            with mixed_precision(self.device): t, s = pyramid(self.teacher, x), pyramid(self.student, x)
-            maps.append(anomaly_map(t, s, size).cpu())
-        maps = torch.cat(maps)
-        return maps.amax((1, 2)), maps
+@patch
+@torch.inference_mode()
+def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of paths of image files
+    batch: int=16, # images at a time
+) -> tuple: # (anomaly scores float32 [M], anomaly maps float32 [M, size, size]), on the CPU
+    "Score images: the anomaly map, and its maximum as the anomaly score (paper, section 3.3). Raises ValueError for other shapes."
+    if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) or Detector.load(path).')
+    if not torch.is_tensor(images): images = self.read(images)
+    size = self.settings['size']
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size):
+        raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
+    maps = []
+    for x in images.split(batch):
+        x = normalise(x.to(self.device))
+        with mixed_precision(self.device): t, s = pyramid(self.teacher, x), pyramid(self.student, x)
+        maps.append(anomaly_map(t, s, size).cpu())
+    maps = torch.cat(maps)
+    return maps.amax((1, 2)), maps
 
-    def save(self, path: str|Path, # the model file to write; its folder must exist
-    ):
-        "Write teacher, student, threshold, settings and history to one file, completely or not at all."
-        if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
-        save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=self.threshold, history=self.history,
-                         teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
-
-    @classmethod
-    def load(cls, path: str|Path, # a file that `save` wrote
-        device: str|None=None, # 'cuda', 'mps', 'cpu', or None to choose
-    ) -> 'Detector':
-        "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version."
-        if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
-        try: state = torch.load(path, map_location='cpu', weights_only=True); kind = state['format'], state['version']
-        except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
-        if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
-        detector = cls(weights=None, device=device)
-        try:
-            detector.settings, detector.threshold, detector.history = state['settings'], float(state['threshold']), state['history']
-            detector.teacher.load_state_dict(state['teacher'])
-            detector.student = make_student().to(detector.device).eval()
-            detector.student.load_state_dict(state['student'])
-        except (KeyError, RuntimeError) as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
-        return detector
-
-# %% ../nbs/05_detector.ipynb #01304b1c
+# %% ../nbs/05_detector.ipynb #01804b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
     threshold: float, # the anomaly score above which an image is anomalous
@@ -119,3 +100,30 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     fig.colorbar(shown, ax=axs, label='anomaly map / threshold', shrink=max(.25, 1/len(images)), extend='max', aspect=25)
     fig.suptitle(suptitle)
     return fig
+
+# %% ../nbs/05_detector.ipynb #021c661c
+@patch
+def save(self:Detector, path: str|Path, # the model file to write; its folder must exist
+):
+    "Write teacher, student, threshold, settings and history to one file, completely or not at all."
+    if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
+    save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=self.threshold, history=self.history,
+                     teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
+
+@patch(cls_method=True)
+def load(cls:Detector, path: str|Path, # a file that `save` wrote
+    device: str|None=None, # 'cuda', 'mps', 'cpu', or None to choose
+) -> Detector:
+    "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version."
+    if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
+    try: state = torch.load(path, map_location='cpu', weights_only=True); kind = state['format'], state['version']
+    except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
+    if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
+    detector = cls(weights=None, device=device)
+    try:
+        detector.settings, detector.threshold, detector.history = state['settings'], float(state['threshold']), state['history']
+        detector.teacher.load_state_dict(state['teacher'])
+        detector.student = make_student().to(detector.device).eval()
+        detector.student.load_state_dict(state['student'])
+    except (KeyError, RuntimeError) as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
+    return detector

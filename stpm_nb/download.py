@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-# %% ../nbs/00b_download.ipynb #0050ca36
+# %% ../nbs/00b_download.ipynb #005de037
 MVTEC_URL = ('https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f282/download/'
              '420938113-1629952094/mvtec_anomaly_detection.tar.xz')
 MVTEC_SHA256 = 'cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d'
@@ -40,6 +40,7 @@ def _fetch(url, path, sha256):
         raise ValueError(f'{url} has SHA-256 {found.hexdigest()}, expected {sha256}; the file was deleted, download it again.')
     part.rename(path)
 
+# %% ../nbs/00b_download.ipynb #007a314a
 def download_mvtec(root: str|Path, # the folder that gets the category folder; the archive is kept there for the other categories
     category: str, # one of `MVTEC_CATEGORIES`
     url: str=MVTEC_URL, # the publisher's archive, a .tar.xz of 5 GB

@@ -153,7 +153,7 @@ def stratified(scores, # float [M], anomaly scores
     return [dict(group=name, regions=int(own.sum()), image_auroc=score, pixel_auroc=float(np.average(auc[own], weights=area[own])), pro=float(earned[own].mean()))
             for name, score, own in groups if own.any()]
 
-# %% ../nbs/04_metrics.ipynb #052b033c
+# %% ../nbs/04_metrics.ipynb #0528ceef
 def _counts(values, weights, thresholds):
     "The sum of the weights of all values at or above each threshold: float64 [T]."
     order = np.argsort(values)
@@ -178,6 +178,7 @@ def _pixel_curves(draws, maps, masks, points=1000):
     sums = (draws @ c for c in np.stack(counts, 1))
     return tuple(v / v[:, -1:] for v in sums)
 
+# %% ../nbs/04_metrics.ipynb #05419d50
 def bootstrap(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous

@@ -14,7 +14,7 @@ from PIL import Image
 
 from .data import seeded
 
-# %% ../nbs/00a_synthetic.ipynb #005dc359
+# %% ../nbs/00a_synthetic.ipynb #005bd24c
 def _draw(lo, hi): return lo + (hi - lo) * torch.rand(()).item()
 
 def _paint_defect(grey, x, y, u, v, kind):
@@ -36,6 +36,7 @@ def _paint_defect(grey, x, y, u, v, kind):
     mask = (along**2 + across**2).sqrt() < radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
     return torch.where(mask, grey * 0.75, grey), mask  # stain
 
+# %% ../nbs/00a_synthetic.ipynb #007867ba
 DEFECT_TYPES = ('missing_thread', 'pin_hole', 'scratch', 'stain')
 
 def weave(seed: int, # the same seed and defect give the same image
@@ -57,7 +58,7 @@ def weave(seed: int, # the same seed and defect give the same image
     image = (grey * light * torch.tensor([1.0, 0.96, 0.86]).view(3, 1, 1) + noise).clamp(0, 1)
     return (image * 255).round().to(torch.uint8), mask
 
-# %% ../nbs/00a_synthetic.ipynb #00927080
+# %% ../nbs/00a_synthetic.ipynb #01127080
 def make_synthetic(root: str|Path, # the folder that gets the category folder `fabric`
     n_train: int=80, # good training images
     n_test: int=8, # test images of each kind: twice as many good ones, and so many of each defect type

@@ -77,10 +77,10 @@ def _save(figure, path):
     figure.savefig(path, dpi=70)
     plt.close(figure)
 
-# %% ../nbs/06_commands.ipynb #0100f14c
+# %% ../nbs/06_commands.ipynb #010cd2a5
 @call_parse
 def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
-    epochs: int=80, # passes over the training images
+    epochs: int=None, # passes over the training images; as many as make 1,500 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
@@ -104,11 +104,11 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
                                f'Synthetic fabric, {detector.settings["teacher"]} teacher'), out/'heatmaps.png')
         print(f'{time.perf_counter() - start:.0f} s; look at {out/"heatmaps.png"}')
 
-# %% ../nbs/06_commands.ipynb #01231bb8
+# %% ../nbs/06_commands.ipynb #012e1864
 @call_parse
 def stpm_train(category: str, # folder of one category in the MVTec AD layout
     out: str=None, # folder for model.pt, metrics.json and heatmaps/; runs/CATEGORY if left out
-    epochs: int=60, # passes over the training images
+    epochs: int=None, # passes over the training images; as many as make 1,500 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
     size: int=256, # side of the square the images are resized to, in pixels; a multiple of 16
@@ -116,7 +116,7 @@ def stpm_train(category: str, # folder of one category in the MVTec AD layout
 ):
     "Train on the good images of one category and evaluate on its test images."
     with _one_sentence('stpm_train'):
-        if epochs < 1: raise ValueError(f'--epochs is {epochs}; expected at least 1.')
+        if epochs is not None and epochs < 1: raise ValueError(f'--epochs is {epochs}; expected at least 1.')
         if size < 32 or size % 16: raise ValueError(f'--size is {size}; expected a multiple of 16, at least 32.')
         start, data = time.perf_counter(), load_category(category, size)
         detector = Detector(None if untrained else 'imagenet', device)

@@ -33,10 +33,10 @@ class Detector:
         self.teacher, self.student = make_teacher(weights).to(self.device), None
         self.settings = dict(teacher='ImageNet' if weights else 'untrained')
 
-# %% ../nbs/05_detector.ipynb #011c3dd1
+# %% ../nbs/05_detector.ipynb #01186b5b
 @patch
 def fit(self:Detector, category: Category, # only its training images are used
-    epochs: int=60, # passes over the training part
+    epochs: int=None, # passes over the training part; None: as many as make 1,500 steps
     seed: int=0, # the same seed on the same machine gives the same detector
     checkpoint: str|Path=None, # a file to continue from after an interruption
     progress: bool=True, # show a progress bar
@@ -45,7 +45,7 @@ def fit(self:Detector, category: Category, # only its training images are used
     images = category.train.to(self.device)
     self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, checkpoint=checkpoint, progress=progress)
     best = min(self.history, key=lambda h: h['val'])
-    self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=epochs, seed=seed,
+    self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=len(self.history), seed=seed,
                           kept_epoch=best['epoch'], validation_error=best['val'], device=self.device.type,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
     self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()

@@ -6,8 +6,8 @@
 __all__ = ['pick_device', 'mixed_precision', 'teacher_pyramids', 'validation_error', 'train_epoch', 'save_atomic',
            'load_checkpoint', 'train_student']
 
-# %% ../nbs/03_train.ipynb #0027b8a0
-import os, time
+# %% ../nbs/03_train.ipynb #002968cb
+import math, os, time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -109,12 +109,12 @@ def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     if differ: raise ValueError(f'{path} is a checkpoint of another run ({"; ".join(differ)}); delete it or choose another folder.')
     return state
 
-# %% ../nbs/03_train.ipynb #02421aae
+# %% ../nbs/03_train.ipynb #024556c3
 def train_student(teacher: nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S], good images, N at least 2
-    epochs: int=60, # passes over the training part, at least 1
-    batch: int=8, # images in one step
-    lr: float=4e-3, # highest learning rate of the cycle
+    epochs: int=None, # passes over the training part, at least 1; None: as many as make 1,500 steps
+    batch: int=2, # images in one step
+    lr: float=8e-3, # highest learning rate of the cycle
     seed: int=0, # fixes the split, the student's first weights and the order of the images
     checkpoint: str|Path=None, # a file that is written after each epoch, and continued from if it is there
     progress: bool=True, # show a progress bar
@@ -123,12 +123,14 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
 
     The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, under 2 images, or a
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
-    if epochs < 1: raise ValueError(f'epochs is {epochs}; expected at least 1.')
+    if epochs is not None and epochs < 1: raise ValueError(f'epochs is {epochs}; expected at least 1.')
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
     t_train, t_val = teacher_pyramids(teacher, train), teacher_pyramids(teacher, val)
+    steps = max(1, len(train) // batch)
+    epochs = epochs or math.ceil(1500 / steps)
     student = make_student(seed).to(images.device)
-    optimiser = torch.optim.AdamW(student.parameters(), lr, fused=images.device.type != 'mps')
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * max(1, len(train) // batch) + 1)
+    optimiser = torch.optim.AdamW(student.parameters(), lr, betas=(.9, .99), fused=images.device.type != 'mps')
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs*steps + 1)
     parts = {'student': student, 'optimiser': optimiser, 'schedule': schedule}
     settings = dict(epochs=epochs, batch=batch, lr=lr, seed=seed, images=list(images.shape), pixel_sum=int(images.sum()),
                     teacher=round(float(sum(c.float().abs().sum() for c in t_val)), 1))

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MIN_SIDE', 'Sample', 'Category', 'IMAGENET_MEAN', 'IMAGENET_STD', 'seeded', 'read_image',
-           'read_mask', 'find_samples', 'load_category', 'show_samples', 'split_train_val', 'normalise',
+           'read_mask', 'find_samples', 'read_ahead', 'load_category', 'show_samples', 'split_train_val', 'normalise',
            'brightness_score', 'mean_image_map']
 
-# %% ../nbs/00_data.ipynb #00243892
-from collections import namedtuple
+# %% ../nbs/00_data.ipynb #0023ada4
+from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +104,20 @@ def find_samples(folder: str|Path, # one category in the MVTec AD layout
         raise ValueError(f'{folder/"test"} needs images in good/ and in at least one defect type folder to measure anything.')
     return train + test
 
-# %% ../nbs/00_data.ipynb #019005f9
+# %% ../nbs/00_data.ipynb #019c465d
+def read_ahead(paths: list, # of image files
+    size: int=256, # side of the square they are resized to, in pixels
+    batch: int=16, # images in one batch; the last may have fewer
+):
+    "Yield batches, uint8 [B, 3, size, size], while threads read the next two. Raises as `read_image`."
+    queue = deque()
+    with ThreadPoolExecutor() as pool:
+        for i in range(0, len(paths), batch):
+            queue.append(pool.map(lambda p: read_image(p, size), paths[i:i+batch]))
+            if len(queue) > 2: yield torch.stack(list(queue.popleft()))
+        while queue: yield torch.stack(list(queue.popleft()))
+
+# %% ../nbs/00_data.ipynb #022677f2
 Category = namedtuple('Category', 'name train test masks labels samples')
 
 def load_category(folder: str|Path, # one category in the MVTec AD layout
@@ -117,13 +130,12 @@ def load_category(folder: str|Path, # one category in the MVTec AD layout
     samples = find_samples(folder)
     test = [s for s in samples if s.split == 'test']
     mask = lambda s: read_mask(s.mask, size, like=s.path) if s.mask else torch.zeros(size, size, dtype=torch.bool)
-    with ThreadPoolExecutor() as pool:
-        images = torch.stack(list(pool.map(lambda s: read_image(s.path, size), samples)))
-        masks = torch.stack(list(pool.map(mask, test)))
+    images = torch.cat(list(read_ahead([s.path for s in samples], size)))
+    with ThreadPoolExecutor() as pool: masks = torch.stack(list(pool.map(mask, test)))
     n = len(samples) - len(test)
     return Category(Path(folder).resolve().name, images[:n], images[n:], masks, torch.tensor([s.label for s in test]), test)
 
-# %% ../nbs/00_data.ipynb #023a0873
+# %% ../nbs/00_data.ipynb #026a0873
 def show_samples(images: torch.Tensor, # uint8 [n, 3, S, S]
     masks: torch.Tensor=None, # bool [n, S, S]; drawn in a second row if given
     titles: list=None, # n strings
@@ -141,7 +153,7 @@ def show_samples(images: torch.Tensor, # uint8 [n, 3, S, S]
     fig.suptitle(suptitle)
     return fig
 
-# %% ../nbs/00_data.ipynb #02666d1d
+# %% ../nbs/00_data.ipynb #02966d1d
 def split_train_val(n: int, # number of training images, at least 2
     seed: int=0, # the same seed gives the same split
     val: float=0.2, # the share that is held back
@@ -152,7 +164,7 @@ def split_train_val(n: int, # number of training images, at least 2
     held = max(1, round(n * val))
     return order[held:], order[:held]
 
-# %% ../nbs/00_data.ipynb #02995471
+# %% ../nbs/00_data.ipynb #03295471
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalise(images: torch.Tensor, # uint8 [B, 3, S, S], RGB
@@ -161,7 +173,7 @@ def normalise(images: torch.Tensor, # uint8 [B, 3, S, S], RGB
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
-# %% ../nbs/00_data.ipynb #03292ab6
+# %% ../nbs/00_data.ipynb #03592ab6
 def brightness_score(images: torch.Tensor, # uint8 [M, 3, S, S]
 ) -> torch.Tensor: # float32 [M], 0 to 255
     "Baseline: the mean grey value of each image as its anomaly score."

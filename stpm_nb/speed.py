@@ -27,7 +27,7 @@ from .detector import make_scorer
 from .commands import _one_sentence, detector_or_untrained
 from .benchmark import _wait, bench_growth, bench_metrics, timed
 
-# %% ../nbs/08_speed.ipynb #0057f63f
+# %% ../nbs/08_speed.ipynb #6ea14b5e
 def nchw(net: nn.Module, # a teacher or a student
 ) -> nn.Module: # a copy in evaluation mode with its weights in NCHW
     "Undo `channels_last`."
@@ -39,6 +39,7 @@ def plain(net: nn.Module, # a teacher or a student, see `nchw`
     "The feature pyramid in float32 and NCHW."
     return pyramid(net, normalise(x).contiguous())
 
+# %% ../nbs/08_speed.ipynb #3814ce1c
 def train_official(teacher: nn.Module, # NCHW weights, evaluation mode
     images: torch.Tensor, # uint8 [N, 3, S, S], good images
     epochs: int=100, # passes over the training part
@@ -63,6 +64,7 @@ def train_official(teacher: nn.Module, # NCHW weights, evaluation mode
     student.load_state_dict(best)
     return student, history
 
+# %% ../nbs/08_speed.ipynb #72c82368
 @torch.inference_mode()
 def plain_maps(teacher: nn.Module, # NCHW weights, evaluation mode
     student: nn.Module, # the same
@@ -110,7 +112,7 @@ def bench_training(detector, # a `Detector`; its teacher is used
               f'where it took {history[-1]["seconds"]:.0f} s' if k else 'the official validation error is not reached')
     return runs
 
-# %% ../nbs/08_speed.ipynb #01113e0f
+# %% ../nbs/08_speed.ipynb #1e39de53
 def roofline(net: nn.Module, # a teacher or a student
     size: int=256, # side of the image, in pixels
 ) -> dict: # gflop and mb of one image through two networks; gflops and gb_s of this machine; seconds an image at best
@@ -136,6 +138,7 @@ def _anomalib(device):
     with replaced.object(timm, 'create_model', lambda *a, pretrained=None, **kw: create(*a, pretrained=False, **kw)):
         return STFPMModel(layers=('layer1', 'layer2', 'layer3'), backbone='resnet18').eval().to(device)
 
+# %% ../nbs/08_speed.ipynb #cc5d3663
 def bench_scoring(detector, # a fitted `Detector`
     category, # the `Category` whose test images are scored
     batches=(1, 8, 32, 128), # images handed over at a time

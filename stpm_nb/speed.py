@@ -74,7 +74,7 @@ def plain_maps(teacher: nn.Module, # NCHW weights, evaluation mode
     "Anomaly maps the plain way."
     return torch.cat([anomaly_map(plain(teacher, x), plain(student, x), x.shape[-1]).cpu() for x in images.split(batch)])
 
-# %% ../nbs/08_speed.ipynb #008c060c
+# %% ../nbs/08_speed.ipynb #e0c23def
 def peak_memory(device: torch.device, # whose memory
 ) -> int: # bytes; 0 where the system does not tell
     "The most memory this process has had so far, on the GPU or, for a CPU, as the system counts it."
@@ -87,6 +87,7 @@ def bench_training(detector, # a `Detector`; its teacher is used
     category, # the `Category` to train and test on
     epochs: int=100, # of the official loop
     seeds: int=1, # runs of ours
+    own_epochs: int=None, # of ours; None: the default
 ) -> dict: # 'official' and 'ours': lists of runs, each a dict of seconds, metrics, val (a list over epochs)
     "Train both, print a table of time, validation error and metrics; the fitted detector of the last seed stays in `detector`."
     images, truth = category.train.to(detector.device), (category.labels, category.masks)
@@ -99,7 +100,7 @@ def bench_training(detector, # a `Detector`; its teacher is used
         runs[name.split()[0]].append(dict(seconds=seconds, val=val, **found))
     for seed in range(seeds):
         start = time.perf_counter()
-        detector.fit(category, seed=seed, progress=False)
+        detector.fit(category, own_epochs, seed, progress=False)
         seconds = time.perf_counter() - start
         row(f'ours seed {seed}', detector.predict(category.test)[1], seconds, [h['val'] for h in detector.history])
     teacher = nchw(detector.teacher)

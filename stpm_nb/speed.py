@@ -6,7 +6,7 @@
 __all__ = ['nchw', 'plain', 'train_official', 'plain_maps', 'peak_memory', 'bench_training', 'roofline', 'bench_scoring',
            'bench_size', 'stpm_bench']
 
-# %% ../nbs/08_speed.ipynb #002e8de8
+# %% ../nbs/08_speed.ipynb #87ee56af
 import copy, json, platform, sys, tempfile, time
 from pathlib import Path
 from unittest.mock import patch as replaced
@@ -25,7 +25,7 @@ from .train import fast_dtype, train_student
 from .metrics import evaluate, image_auroc
 from .detector import make_scorer
 from .commands import _one_sentence, detector_or_untrained
-from .benchmark import _wait, bench_growth, bench_metrics, timed
+from .benchmark import bench_growth, bench_metrics, timed
 
 # %% ../nbs/08_speed.ipynb #6ea14b5e
 def nchw(net: nn.Module, # a teacher or a student
@@ -139,7 +139,7 @@ def _anomalib(device):
     with replaced.object(timm, 'create_model', lambda *a, pretrained=None, **kw: create(*a, pretrained=False, **kw)):
         return STFPMModel(layers=('layer1', 'layer2', 'layer3'), backbone='resnet18').eval().to(device)
 
-# %% ../nbs/08_speed.ipynb #cc5d3663
+# %% ../nbs/08_speed.ipynb #81dc3c4f
 def bench_scoring(detector, # a fitted `Detector`
     category, # the `Category` whose test images are scored
     batches=(1, 8, 32, 128), # images handed over at a time
@@ -155,9 +155,8 @@ def bench_scoring(detector, # a fitted `Detector`
             'plain, from files': lambda x: plain_maps(teacher, student, files(x).to(device), len(x)), 'ours, from files': lambda x: detector.predict(x)[1],
             'reading files alone': lambda x: list(read_ahead(x, size))}
     if compiled:
-        fast = torch.compile(make_scorer(detector.teacher, detector.student, size), dynamic=False, options={'freezing': True})
-        ways['ours compiled'] = torch.inference_mode()(lambda x: torch.cat([fast(b.to(device)).cpu() for b in x.split(8)]))
-        ways['ours compiled, files'] = torch.inference_mode()(lambda x: torch.cat([fast(b.to(device)).cpu() for b in read_ahead(x, size, 8)]))
+        fast = copy.copy(detector).compile()
+        ways['ours compiled'] = ways['ours compiled, files'] = lambda x: fast.predict(x, 8)[1]
     if other := _anomalib(device): ways['anomalib Stfpm'] = torch.inference_mode()(lambda x: other(normalise(x.to(device)).contiguous()).anomaly_map.cpu())
     speed = {}
     print(f'scoring, images a second\n{"images at a time":24}' + ''.join(f'{b:8}' for b in batches))

@@ -7,6 +7,7 @@ __all__ = ['FORMAT', 'VERSION', 'Detector', 'fold', 'make_scorer', 'show_predict
 
 # %% ../nbs/05_detector.ipynb #00283dc4
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,7 @@ import torchvision
 from torch import nn
 from fastcore.basics import patch
 
-from .data import Category, normalise, read_ahead, split_train_val
+from .data import Category, normalise, read_image, split_train_val
 from .features import make_student, make_teacher, pyramid
 from .loss import anomaly_map
 from .train import fast_dtype, pick_device, save_atomic, train_student
@@ -83,7 +84,6 @@ def fit(self:Detector, category: Category, # only its training images are used
 
 # %% ../nbs/05_detector.ipynb #0192c80d
 @patch
-@torch.inference_mode()
 def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of paths of image files
     batch: int=None, # images at a time; None: 4 on a CPU, so that they stay in its cache, else 64
 ) -> tuple: # (anomaly scores float32 [M], anomaly maps float32 [M, size, size]), on the CPU
@@ -92,9 +92,16 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
     size, files = self.settings['size'], not torch.is_tensor(images)
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
-    batch = batch or (4 if self.device.type == 'cpu' else 64)
-    batches = read_ahead(images, size, batch) if files else images.split(batch)
-    maps = torch.cat([self.score(x.to(self.device)).cpu() for x in batches])
+    batch, cores = batch or (4 if self.device.type == 'cpu' else 64), torch.get_num_threads()
+    batches = [images[i:i+batch] for i in range(0, len(images), batch)]
+    @torch.inference_mode()
+    def work(x):
+        x = torch.stack([read_image(p, size) for p in x]) if files else x
+        return self.score(x.to(self.device)).cpu()
+    if len(batches) == 1: maps = work(batches[0])
+    else:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool: maps = torch.cat(list(pool.map(work, batches)))
+        torch.set_num_threads(cores)                       # a thread's setting is also the default of later threads
     return maps.amax((1, 2)), maps
 
 # %% ../nbs/05_detector.ipynb #0213e626

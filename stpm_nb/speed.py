@@ -139,6 +139,24 @@ def _anomalib(device):
     with replaced.object(timm, 'create_model', lambda *a, pretrained=None, **kw: create(*a, pretrained=False, **kw)):
         return STFPMModel(layers=('layer1', 'layer2', 'layer3'), backbone='resnet18').eval().to(device)
 
+# %% ../nbs/08_speed.ipynb #df971ac3
+def _ways(detector, size, compiled):
+    "{name: function of images (or, if its name says so, of paths) and how many at a time}."
+    device, teacher, student = detector.device, nchw(detector.teacher), nchw(detector.student)
+    files = lambda p: torch.stack([read_image(f, size) for f in p])
+    cut = lambda x, b: [x[i:i+b] for i in range(0, len(x), b)]
+    ours = lambda d: lambda x, b: d.predict(x, min(b, 4))
+    ways = {'plain: NCHW float32': lambda x, b: [plain_maps(teacher, student, y.to(device), b) for y in cut(x, b)],
+            'plain, from files': lambda x, b: [plain_maps(teacher, student, files(y).to(device), b) for y in cut(x, b)],
+            'ours': ours(detector), 'ours, from files': ours(detector),
+            'ours, waiting for each': lambda x, b: [detector.predict(y) for y in cut(x, b)],
+            'reading files alone': lambda x, b: list(read_ahead(x, size, b))}
+    if compiled: ways['ours compiled'] = ways['ours compiled, from files'] = ours(copy.copy(detector).compile())
+    if other := _anomalib(device):
+        theirs = torch.inference_mode()(lambda x: other(normalise(x.to(device)).contiguous()).anomaly_map.cpu())
+        ways['anomalib Stfpm'] = lambda x, b: [theirs(y) for y in cut(x, b)]
+    return ways
+
 # %% ../nbs/08_speed.ipynb #81dc3c4f
 def bench_scoring(detector, # a fitted `Detector`
     category, # the `Category` whose test images are scored
@@ -147,33 +165,19 @@ def bench_scoring(detector, # a fitted `Detector`
     most: int=32, # images of each measurement, or one batch if that is more
 ) -> dict: # {name: {batch: images a second}}, from memory and from files
     "Print images a second of the plain way, ours, ours compiled, and anomalib's, and how far our scores and AUROC are from float32."
-    device, teacher, student = detector.device, nchw(detector.teacher), nchw(detector.student)
-    u, size = category.test.repeat(-(-max(*batches, most) // len(category.test)), 1, 1, 1), category.test.shape[-1]
+    u, size, device = category.test.repeat(-(-max(*batches, most) // len(category.test)), 1, 1, 1), category.test.shape[-1], detector.device
     paths = [s.path for s in category.samples] * (len(u) // len(category.samples) + 1)
-    files = lambda p: torch.stack([read_image(f, size) for f in p])
-    cut = lambda x, b: [x[i:i+b] for i in range(0, len(x), b)]
-    ways = {'plain: NCHW float32': lambda x, b: [plain_maps(teacher, student, y.to(device), b) for y in cut(x, b)],
-            'ours': lambda x, b: detector.predict(x, min(b, 4)),
-            'plain, from files': lambda x, b: [plain_maps(teacher, student, files(y).to(device), b) for y in cut(x, b)],
-            'ours, from files': lambda x, b: detector.predict(x, min(b, 4)),
-            'ours, waiting for each': lambda x, b: [detector.predict(y) for y in cut(x, b)],
-            'reading files alone': lambda x, b: list(read_ahead(x, size, b))}
-    if compiled:
-        fast = copy.copy(detector).compile()
-        ways['ours compiled'] = ways['ours compiled, files'] = lambda x, b: fast.predict(x, min(b, 4))
-    if other := _anomalib(device):
-        theirs = torch.inference_mode()(lambda x: other(normalise(x.to(device)).contiguous()).anomaly_map.cpu())
-        ways['anomalib Stfpm'] = lambda x, b: [theirs(y) for y in cut(x, b)]
     speed = {}
-    print(f'scoring, images a second\n{"images at a time":24}' + ''.join(f'{b:8}' for b in batches))
-    for name, way in ways.items():
+    print(f'scoring, images a second\n{"images at a time":27}' + ''.join(f'{b:8}' for b in batches))
+    for name, way in _ways(detector, size, compiled).items():
         some, speed[name] = paths if 'files' in name else u, {}
         for b in batches:
             n = max(b, most)
             way(some[:2*b], b)                                             # warm-up, compilation included
             speed[name][b] = n / timed(lambda: way(some[:n], b))[0]
-        print(f'{name:24}' + ''.join(f'{v:8.1f}' for v in speed[name].values()), flush=True)
-    exact, ours = plain_maps(teacher, student, category.test.to(device), 8).amax((1, 2)), detector.predict(category.test)[0]
+        print(f'{name:27}' + ''.join(f'{v:8.1f}' for v in speed[name].values()), flush=True)
+    exact = plain_maps(nchw(detector.teacher), nchw(detector.student), category.test.to(device), 8).amax((1, 2))
+    ours = detector.predict(category.test)[0]
     move = (ours - exact).abs() / exact
     shift = [image_auroc(s, category.labels) for s in (exact, ours)]
     print(f'scores: {move.median():.1e} relative from float32 in the median, at most {move.max():.1e}; image AUROC {shift[0]:.4f} in float32, {shift[1]:.4f} ours')
@@ -218,10 +222,11 @@ def stpm_bench(what: str, # what to measure: metrics or speed
         if min(epochs, seeds) < 1: raise ValueError(f'--epochs is {epochs}, --seeds {seeds}; expected at least 1 of each.')
         detector = detector_or_untrained(device)
         name = torch.cuda.get_device_name() if detector.device.type == 'cuda' else f'{torch.get_num_threads()} threads of {platform.machine()}'
-        print(f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}')
+        machine = f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}'
+        print(machine)
         with tempfile.TemporaryDirectory() as tmp:
             data = load_category(category or make_synthetic(tmp))
             print(f'{data.name}, {detector.settings["teacher"]} teacher')
-            found = dict(training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
+            found = dict(machine=machine, category=data.name, training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
         if growth: found['growth'] = bench_size(detector)
         if out: Path(out).write_text(json.dumps(found, indent=2) + '\n')

@@ -18,7 +18,7 @@ from .data import seeded
 def _draw(lo, hi): return lo + (hi - lo) * torch.rand(()).item()
 
 def _paint_defect(grey, x, y, u, v, kind):
-    "Paint one defect into the height map `grey` [S, S]; returns (grey, mask)."
+    "Paint one defect into the grey values, float32 [S, S]; returns (grey, mask), mask bool [S, S]."
     cx, cy, a = _draw(60, 196), _draw(60, 196), _draw(0, 2*math.pi)
     along, across = (x-cx)*math.cos(a) + (y-cy)*math.sin(a), (y-cy)*math.cos(a) - (x-cx)*math.sin(a)
     if kind == 'pin_hole':
@@ -47,9 +47,9 @@ def weave(seed: int, # the same seed and defect give the same image
     if defect not in (None, *DEFECT_TYPES): raise ValueError(f"Unknown defect '{defect}'; expected one of {', '.join(DEFECT_TYPES)}.")
     with seeded(seed):
         y, x = torch.meshgrid(*2*[torch.arange(size) * 256 / size], indexing='ij')
-        t, a, wob = math.radians(_draw(-3, 3)), _draw(0, 2*math.pi), lambda z: 1.5*torch.sin(2*math.pi*z/_draw(150, 300) + _draw(0, 6))
-        u = (x*math.cos(t) - y*math.sin(t) + wob(y)) / 12 + _draw(0, 2)
-        v = (x*math.sin(t) + y*math.cos(t) + wob(x)) / 12 + _draw(0, 2)
+        theta, a, w = math.radians(_draw(-3, 3)), _draw(0, 2*math.pi), lambda z: 1.5*torch.sin(2*math.pi*z/_draw(150, 300) + _draw(0, 6))
+        u = (x*math.cos(theta) - y*math.sin(theta) + w(y)) / 12 + _draw(0, 2)
+        v = (x*math.sin(theta) + y*math.cos(theta) + w(x)) / 12 + _draw(0, 2)
         height = torch.where((u.floor() + v.floor()) % 2 == 0, (math.pi*(u % 1)).sin(), 0.8*(math.pi*(v % 1)).sin())
         grey, mask = 0.3 + 0.4*height.clamp(min=0).sqrt(), torch.zeros(size, size, dtype=torch.bool)
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * ((x-128)*math.cos(a) + (y-128)*math.sin(a)) / 128)

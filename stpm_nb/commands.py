@@ -28,6 +28,7 @@ def _one_sentence(command):
         raise SystemExit(130) from None
     except (ValueError, OSError) as e: raise SystemExit(f'{command}: {e}') from e
 
+# %% ../nbs/06_commands.ipynb #b78e1857
 def _output_folder(out):
     "Make the output folder and prove that it can be written to, before any work is done."
     try:
@@ -37,6 +38,7 @@ def _output_folder(out):
     except OSError as e: raise OSError(f'The output folder {out} cannot be written to ({e.strerror}); choose another with --out.') from e
     return Path(out)
 
+# %% ../nbs/06_commands.ipynb #abc8288b
 @contextmanager
 def _replacing(path):
     "A temporary folder that takes the place of `path` when all went well, and disappears when not."

@@ -100,8 +100,9 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
         return self.score(x.to(self.device)).cpu()
     if len(batches) == 1: maps = work(batches[0])
     else:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool: maps = torch.cat(list(pool.map(work, batches)))
-        torch.set_num_threads(cores)                       # a thread's setting is also the default of later threads
+        try:
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool: maps = torch.cat(list(pool.map(work, batches)))
+        finally: torch.set_num_threads(cores)              # a thread's setting is also the default of later threads
     return maps.amax((1, 2)), maps
 
 # %% ../nbs/05_detector.ipynb #0213e626

@@ -27,6 +27,7 @@ def _checked(scores, labels, ndim):
     if labels.all(): raise ValueError('There is no negative (good) image or pixel; the metric is not defined.')
     return scores, labels
 
+# %% ../nbs/04_metrics.ipynb #39efc74e
 def _good_sorted(scores, labels, max_fpr=1.):
     "The good items' scores, low to high; of them only those that a false-positive rate of `max_fpr` reaches, ties included."
     good = scores[~labels]

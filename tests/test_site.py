@@ -1,0 +1,84 @@
+"The site of the whole book, without a browser: every page, link, figure, equation and badge. `.ci/check_site` looks at it in a real one."
+import configparser, subprocess, sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parent.parent
+CFG = configparser.ConfigParser(delimiters=['=']); CFG.read(ROOT/'settings.ini'); CFG = CFG['DEFAULT']
+NAMES = sorted(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    "The built folder, and each page's HTML as a tree."
+    out = tmp_path_factory.mktemp('site')
+    p = subprocess.run([sys.executable, ROOT/'.ci'/'site', out], capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+    return out, {p.stem: BeautifulSoup(p.read_text(), 'html.parser') for p in out.glob('*.html')}
+
+@pytest.mark.parametrize('name', NAMES)
+def test_page_is_well_formed(site, name):
+    page = site[1][name]
+    assert page.html['lang'] == 'en' and page.find('meta', attrs={'name': 'viewport'}) and page.title.text
+    assert len(page('h1')) == 1 and len(page('main')) == 1 and page.select_one('a.skip')['href'] == '#main'
+    levels = [int(h.name[1]) for h in page.main.find_all(['h1', 'h2', 'h3', 'h4'])]
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
+    ids = [e['id'] for e in page.select('[id]')]
+    assert len(ids) == len(set(ids)) and all(h.get('id') for h in page.main.find_all(['h1', 'h2', 'h3', 'h4']))
+    assert not [c for c in page.select('.code') if '\n#|' in '\n' + c.pre.text], 'a directive is shown'
+
+@pytest.mark.parametrize('name', NAMES)
+def test_contents_lists_every_page_and_marks_this_one(site, name):
+    out, pages = site
+    links = [a['href'] for a in pages[name].header('a')]
+    assert {f'{n}.html' for n in NAMES} <= set(links) and set(pages) == set(NAMES)
+    assert [a['href'] for a in pages[name].select('[aria-current=page]')] == [f'{name}.html']
+    assert {'#' + h['id'] for h in pages[name].main('h2')} <= set(links)
+    for way, back in ('next', 'prev'), ('prev', 'next'):
+        for a in pages[name].select(f'[rel={way}]'): assert pages[a['href'][:-5]].select_one(f'[rel={back}]')['href'] == f'{name}.html'
+
+@pytest.mark.parametrize('name', NAMES)
+def test_links_and_anchors_lead_somewhere(site, name):
+    out, pages = site
+    files = f"{CFG['git_url']}/blob/{CFG['branch']}/"
+    for a in pages[name].select('a[href]'):
+        url = urlsplit(a['href'])
+        if a['href'].startswith(files): assert (ROOT/a['href'][len(files):]).exists(), a
+        if url.scheme: continue
+        page = pages.get(url.path[:-5]) if url.path else pages[name]
+        assert page, f'no page for {a}'
+        assert not url.fragment or page.find(id=unquote(url.fragment)), f'no such heading: {a}'
+
+@pytest.mark.parametrize('name', NAMES)
+def test_figures_are_there_and_have_alternative_text(site, name):
+    out, pages = site
+    for img in pages[name]('img'):
+        assert (out/img['src']).stat().st_size > 0 and int(img['width']) > 0
+        assert len(img['alt']) > 20 and not img.get('data-alt'), f"{img['src']}: its cell needs a line `#| fig-alt: ...`"
+
+@pytest.mark.parametrize('name', NAMES)
+def test_equations_are_mathml(site, name):
+    page = site[1][name]
+    for math in page('math'): assert math.text.strip() and '\\' not in math.text and '&' not in math.text, math
+    for code in page(['pre', 'code', 'math', 'script']): code.extract()
+    assert not page.find(string=lambda s: '$' in s or '\\' in s), 'TeX is left in the text'
+
+@pytest.mark.parametrize('name', NAMES)
+def test_nothing_is_loaded_from_another_host(site, name):
+    page = site[1][name]
+    loaded = [e.get(k) for e in page.select('[src], link[href], object, iframe') for k in ('src', 'href', 'data') if e.get(k)]
+    assert loaded and not [u for u in loaded if urlsplit(u).scheme not in ('', 'data') or u.startswith('//')]
+    assert not page.select('script[src]') and 'widget' not in ' '.join(s.text for s in page('script'))
+
+@pytest.mark.parametrize('name', NAMES)
+def test_badge_opens_this_notebook(site, name):
+    repo = CFG['git_url'].removeprefix('https://github.com/')
+    badge = site[1][name].find('a', string='Open in Colab')['href']
+    assert badge == f"https://colab.research.google.com/github/{repo}/blob/{CFG['branch']}/nbs/{name}.ipynb"
+    assert (ROOT/'nbs'/f'{name}.ipynb').exists()
+
+def test_style_needs_no_other_file():
+    css = (ROOT/'.ci'/'site.css').read_text()
+    assert 'url(' not in css and '@import' not in css

@@ -61,6 +61,7 @@ def timed(f, # a function without arguments
     tracemalloc.start(); f(); peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
     return min(seconds), result, peak
 
+# %% ../nbs/07_benchmark.ipynb #28f307fa
 def _others(maps, masks):
     "{name: function} of the other implementations that are installed."
     found = {'scikit-learn pixel AUROC': lambda: roc_auc_score(masks.ravel(), maps.ravel())}

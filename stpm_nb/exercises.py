@@ -42,7 +42,7 @@ def _judge(exercise, answer, find):
     "One line if the answer is right or not there yet; what `find` has to say otherwise becomes an AssertionError."
     try: why = None if answer is ... else find()
     except NotImplementedError: why = None
-    except Exception as e: raise AssertionError(f'{exercise}: your code stops with {type(e).__name__}: {str(e).partition(chr(10))[0]}') from e
+    except Exception as e: raise AssertionError(f'{exercise}: your code, or the check of what it returns, stops with {e!r}.') from e
     if why: raise AssertionError(f'{exercise}: {why}.')
     print(f'{exercise} is still open.' if why is None else f'✓ {exercise} is right.')
 

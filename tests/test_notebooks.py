@@ -1,4 +1,4 @@
-"""Every checking cell of every notebook is one test, named by notebook and heading.
+"""Every checking cell of every notebook is one test, named by notebook and heading; the checks of exercises are among them.
 
 Cells of a notebook share one namespace and run in order: a test first runs the cells above it that have not run yet."""
 import os, re
@@ -9,7 +9,7 @@ import pytest
 from execnb.shell import CaptureShell
 
 NBS = Path(__file__).parent.parent/'nbs'
-CHECK = re.compile(r'^\s*(assert|test_\w+\()|[;:] *(assert |test_\w+\()', re.M)
+CHECK = re.compile(r'^\s*(assert|(test|check)_\w+\()|[;:] *(assert |test_\w+\()', re.M)
 FLAGS = re.compile(r'^#\|\s*real\b', re.M)
 
 def cells(notebook):
@@ -32,11 +32,12 @@ class Running:
         while self.done <= number and not self.failed:
             heading, source, _ = self.cells[self.done]
             here = os.getcwd(); os.chdir(self.cwd)           # a notebook may change its folder; pytest keeps its own
-            try: self.shell.run(source)
+            try: out = self.shell.run(source)
             finally: self.cwd = os.getcwd(); os.chdir(here)
             if self.shell.exc:
                 error = self.shell.exc[1] if isinstance(self.shell.exc, tuple) else self.shell.exc
                 self.failed = (self.done, f'"{heading}" fails:\n\n{source}\n\n{type(error).__name__}: {error}')
+            elif re.search(r'\d is still open', str(out)): self.failed = (self.done, f'"{heading}" has no solution:\n\n{source}')
             self.done += 1
         if self.failed:
             where, why = self.failed

@@ -27,15 +27,14 @@ def seal(exercise: str, # its id, such as '02.1'
 
 # %% ../nbs/13_exercises.ipynb #5df56650
 def _near(a):
-    "{what went wrong: what the right answer would then be}."
-    if isinstance(a, str): return {}
-    if isinstance(a, tuple): return {'these are the right numbers in another order': itertools.permutations(a),
+    "{what went wrong, '' for nothing: what the right answer would then be}."
+    if isinstance(a, str): return {'': [a]}
+    if isinstance(a, tuple): return {'': [a], 'these are the right numbers in another order': itertools.permutations(a),
         'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
         'rows and columns are off by a power of two': [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]}
-    return {'only the sign is wrong': [-a], 'you count one too many or one too few': [a - 1, a + 1],
-            'this is the other part of the whole': [1 - a, 100 - a], 'it is upside down': [1 / (a or 1)],
-            'it is off by a factor: the unit, or something counted twice': [a*k for u in (
-                2, 3, 4, 8, 16, 100, 1e3, 1e6, 1e9, 2**10, 2**20, 2**30, 60, 3600) for k in (u, 1/u)]}
+    factors = (2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20, 2**30)
+    return {'': [a], 'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1], 'this is the rest of the whole': [1 - a, 100 - a],
+        'it is upside down': [1 / (a or 1)], 'it is off by a factor: the unit, or something counted twice': [a*k for u in factors for k in (u, 1/u)]}
 
 # %% ../nbs/13_exercises.ipynb #2b39aecf
 def _judge(exercise, answer, find):
@@ -53,8 +52,7 @@ def check_answer(exercise: str, # its id
     def fits(a):
         step = 10.**(math.floor(math.log10(abs(a))) - 2) if isinstance(a, float) and a else 0
         return sealed in [seal(exercise, a + k*step if step else a) for k in (0, -1, 1)]
-    wrong = lambda a: next((why for why, others in _near(a).items() if any(map(fits, others))), 'not yet; take it in smaller steps')
-    _judge(exercise, answer, lambda: '' if fits(_tidy(answer)) else wrong(_tidy(answer)))
+    _judge(exercise, answer, lambda: next((why for why, others in _near(_tidy(answer)).items() if any(map(fits, others))), 'not yet; take smaller steps'))
 
 # %% ../nbs/13_exercises.ipynb #f3cdc6f4
 def check_facts(exercise: str, # its id

@@ -109,6 +109,14 @@ def train_epoch(student: nn.Module, # on the device of the images; left in train
         total += loss.detach()
     return float(total / steps)
 
+# %% ../nbs/03_train.ipynb #023c4054
+def _new_run(seed, lr, steps, device):
+    "The three things that training changes: a new student, its optimiser, the schedule of its learning rate."
+    student = make_student(seed).to(device)
+    optimiser = torch.optim.AdamW(student.parameters(), lr, betas=(.9, .99), fused=device.type != 'mps')
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1)
+    return {'student': student, 'optimiser': optimiser, 'schedule': schedule}
+
 # %% ../nbs/03_train.ipynb #0251656c
 def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
     path: str|Path, # the file to write; its folder must exist
@@ -129,6 +137,14 @@ def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     if differ: raise ValueError(f'{path} is a checkpoint of another run ({"; ".join(differ)}); delete it or choose another folder.')
     return state
 
+# %% ../nbs/03_train.ipynb #627fcf1c
+def _resume(path, settings, parts, device):
+    "Put a checkpoint's states into `parts`, see `_new_run`; returns (history, best state), empty if there is no file."
+    if not path or not Path(path).exists(): return [], None
+    state = load_checkpoint(path, settings, device)
+    for name, part in parts.items(): part.load_state_dict(state[name])
+    return state['history'], state['best']
+
 # %% ../nbs/03_train.ipynb #027d3c33
 def train_student(teacher: nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S], good images, N at least 2
@@ -148,21 +164,15 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     steps = max(1, len(train) // batch)
     epochs = epochs or math.ceil(1200 / steps)
-    student = make_student(seed).to(images.device)
-    optimiser = torch.optim.AdamW(student.parameters(), lr, betas=(.9, .99), fused=images.device.type != 'mps')
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs*steps + 1)
-    parts = {'student': student, 'optimiser': optimiser, 'schedule': schedule}
+    parts = _new_run(seed, lr, epochs*steps, images.device)
     settings = dict(epochs=epochs, batch=batch, lr=lr, seed=seed, images=list(images.shape), pixel_sum=int(images.sum()),
                     teacher=round(float(sum(f.float().abs().sum() for f in teacher_pyramids(teacher, val[:1]))), 1))
-    history, best = [], None
-    if checkpoint and Path(checkpoint).exists():
-        state = load_checkpoint(checkpoint, settings, images.device)
-        history, best = state['history'], state['best']
-        for name, part in parts.items(): part.load_state_dict(state[name])
+    history, best = _resume(checkpoint, settings, parts, images.device)
+    student = parts['student']
     with tqdm(total=epochs, initial=len(history), unit='epoch', disable=not progress) as bar:
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
-            loss = train_epoch(student, optimiser, schedule, train, t_train, batch, (seed, epoch))
+            loss = train_epoch(*parts.values(), train, t_train, batch, (seed, epoch))
             seconds, error = time.perf_counter() - start, validation_error(student, val, t_val)
             if best is None or error < min(h['val'] for h in history): best = {k: v.clone() for k, v in student.state_dict().items()}
             history.append(dict(epoch=epoch + 1, loss=loss, val=error, images_per_s=len(train) / seconds))

@@ -24,7 +24,7 @@ def _one_sentence(command):
     "End the process with one sentence for errors that the user can mend."
     try: yield
     except KeyboardInterrupt:
-        print(f'\n{command}: interrupted; the same command continues where it stopped.', file=sys.stderr)
+        print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command == 'stpm_train' else '.'), file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as e: raise SystemExit(f'{command}: {e}') from e
 
@@ -42,13 +42,13 @@ def _output_folder(out):
 @contextmanager
 def _replacing(path):
     "A temporary folder that takes the place of `path` when all went well, and disappears when not."
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    tmp, old = (path.with_name(f'.{path.name}.{os.getpid()}.{end}') for end in ('tmp', 'old'))
     tmp.mkdir()
     try:
         yield tmp
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists(): path.rename(old)
         tmp.rename(path)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    finally: [shutil.rmtree(folder, ignore_errors=True) for folder in (tmp, old)]
 
 # %% ../nbs/06_commands.ipynb #00832cf1
 def report(detector: Detector, # a fitted detector

@@ -31,7 +31,7 @@ def seeded(
 
 # %% ../nbs/00_data.ipynb #0093f041
 IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
-MIN_SIDE = 8  # below this there is nothing to see, and the third level of the pyramid has less than one position
+MIN_SIDE = 8  # below this there is nothing to see
 
 def _open(path):
     "Open and decode a PIL image, the right way up; one sentence that names the file if it cannot be done."

@@ -145,7 +145,7 @@ def _ways(detector, size, compiled):
     device, teacher, student = detector.device, nchw(detector.teacher), nchw(detector.student)
     files = lambda p: torch.stack([read_image(f, size) for f in p])
     cut = lambda x, b: [x[i:i+b] for i in range(0, len(x), b)]
-    ours = lambda d: lambda x, b: d.predict(x, min(b, 4))
+    ours = lambda d: lambda x, b: d.predict(x, min(b, 4) if device.type == 'cpu' else b)
     ways = {'plain: NCHW float32': lambda x, b: [plain_maps(teacher, student, y.to(device), b) for y in cut(x, b)],
             'plain, from files': lambda x, b: [plain_maps(teacher, student, files(y).to(device), b) for y in cut(x, b)],
             'ours': ours(detector), 'ours, from files': ours(detector),

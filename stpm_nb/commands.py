@@ -48,7 +48,9 @@ def _replacing(path):
         yield tmp
         if path.exists(): path.rename(old)
         tmp.rename(path)
-    finally: [shutil.rmtree(folder, ignore_errors=True) for folder in (tmp, old)]
+    finally:
+        if old.exists() and not path.exists(): old.rename(path)          # interrupted between the two: yesterday's results come back
+        for folder in (tmp, old): shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/06_commands.ipynb #00832cf1
 def report(detector: Detector, # a fitted detector

@@ -165,19 +165,18 @@ def bench_scoring(detector, # a fitted `Detector`
     most: int=32, # images of each measurement, or one batch if that is more
 ) -> dict: # {name: {batch: images a second}}, from memory and from files
     "Print images a second of the plain way, ours, ours compiled, and anomalib's, and how far our scores and AUROC are from float32."
-    u, size, device = category.test.repeat(-(-max(*batches, most) // len(category.test)), 1, 1, 1), category.test.shape[-1], detector.device
+    u, size = category.test.repeat(-(-max(*batches, most) // len(category.test)), 1, 1, 1), category.test.shape[-1]
     paths = [s.path for s in category.samples] * (len(u) // len(category.samples) + 1)
     speed = {}
     print(f'scoring, images a second\n{"images at a time":27}' + ''.join(f'{b:8}' for b in batches))
-    for name, way in _ways(detector, size, compiled).items():
+    for name, way in (ways := _ways(detector, size, compiled)).items():
         some, speed[name] = paths if 'files' in name else u, {}
         for b in batches:
             n = max(b, most)
             way(some[:2*b], b)                                             # warm-up, compilation included
             speed[name][b] = n / timed(lambda: way(some[:n], b))[0]
         print(f'{name:27}' + ''.join(f'{v:8.1f}' for v in speed[name].values()), flush=True)
-    exact = plain_maps(nchw(detector.teacher), nchw(detector.student), category.test.to(device), 8).amax((1, 2))
-    ours = detector.predict(category.test)[0]
+    exact, ours = torch.cat(ways['plain: NCHW float32'](category.test, 8)).amax((1, 2)), detector.predict(category.test)[0]
     move = (ours - exact).abs() / exact
     shift = [image_auroc(s, category.labels) for s in (exact, ours)]
     print(f'scores: {move.median():.1e} relative from float32 in the median, at most {move.max():.1e}; image AUROC {shift[0]:.4f} in float32, {shift[1]:.4f} ours')
@@ -222,8 +221,7 @@ def stpm_bench(what: str, # what to measure: metrics or speed
         if min(epochs, seeds) < 1: raise ValueError(f'--epochs is {epochs}, --seeds {seeds}; expected at least 1 of each.')
         detector = detector_or_untrained(device)
         name = torch.cuda.get_device_name() if detector.device.type == 'cuda' else f'{torch.get_num_threads()} threads of {platform.machine()}'
-        machine = f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}'
-        print(machine)
+        print(machine := f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}')
         with tempfile.TemporaryDirectory() as tmp:
             data = load_category(category or make_synthetic(tmp))
             print(f'{data.name}, {detector.settings["teacher"]} teacher')

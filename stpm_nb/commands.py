@@ -6,17 +6,18 @@
 __all__ = ['report', 'detector_or_untrained', 'stpm_demo', 'stpm_train', 'stpm_predict']
 
 # %% ../nbs/06_commands.ipynb #0028b60d
-import csv, json, os, shutil, sys, time
+import csv, io, json, os, shutil, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from fastcore.script import call_parse
 
-from .data import _images, brightness_score, load_category, mean_image_map, read_ahead
+from .data import _images, brightness_score, mean_image_map, read_ahead
+from .readers import load_category
 from .synthetic import make_synthetic
 from .detector import Detector, show_predictions
-from .metrics import bootstrap, evaluate, image_auroc, stratified
+from .metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
 
 # %% ../nbs/06_commands.ipynb #0058b826
 @contextmanager
@@ -38,6 +39,12 @@ def _output_folder(out):
     except OSError as e: raise OSError(f'The output folder {out} cannot be written to ({e.strerror}); choose another with --out.') from e
     return Path(out)
 
+def _check_options(epochs=None, size=256, seeds=None):
+    "Refuse numbers that cannot be meant."
+    for name, n in (('epochs', epochs), ('seeds', seeds)):
+        if n is not None and n < 1: raise ValueError(f'--{name} is {n}; expected at least 1.')
+    if size < 32 or size % 16: raise ValueError(f'--size is {size}; expected a multiple of 16, at least 32.')
+
 # %% ../nbs/06_commands.ipynb #abc8288b
 @contextmanager
 def _replacing(path):
@@ -55,25 +62,39 @@ def _replacing(path):
 # %% ../nbs/06_commands.ipynb #00832cf1
 def report(detector: Detector, # a fitted detector
     category, # the `Category` to test on
-) -> tuple: # (results dict, anomaly maps float32 [M, S, S])
-    "The metrics of a detector on a category's test images with 95 % intervals and strata, the baselines', and both error rates at the threshold."
+) -> tuple: # (results dict, anomaly maps float32 [M, S, S]); only the threshold and no maps if there are no test images
+    """The metrics of a detector on a category's test images with 95 % intervals and strata, within and between patients if there
+    are any, the baselines', and both error rates at the threshold. None for pixel metrics without masks."""
+    if not len(category.test): return dict(threshold=detector.threshold), category.test[:, 0].float()
     scores, maps = detector.predict(category.test)
     base, good, truth = mean_image_map(category.train, category.test), category.labels == 0, (category.labels, category.masks)
     rates = {'false_alarm_rate': scores[good] > detector.threshold, 'detection_rate': scores[~good] > detector.threshold}
+    patients = [s.patient for s in category.samples]
     return dict(**evaluate(scores, maps, *truth), intervals=bootstrap(scores, maps, *truth),
                 strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
+                patients=per_patient(scores, maps, *truth, patients) if all(patients) else None,
                 baselines=dict(mean_image=evaluate(base.mean((1, 2)), base, *truth),
                                mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), category.labels))),
                 threshold=detector.threshold, **{k: v.float().mean().item() for k, v in rates.items()}), maps
 
 def _print_table(results, teacher):
     "The three metrics as a small table, a dash where there is none."
+    if 'image_auroc' not in results: return print(f'no test images: nothing is measured; the threshold is {results["threshold"]:.3g}')
+    own = results['patients']
+    within = {f'  within {own["patients"]} patients': own, '  between patients': dict(image_auroc=own['highest_image_auroc'])} if own else {}
     rows = {f'STPM ({teacher} teacher)': results, '  95 % interval': results['intervals'],
-            **{f'  only {r["group"]}': r for r in results['strata']}, **{k.replace('_', ' '): v for k, v in results['baselines'].items()}}
+            **{f'  only {r["group"]}': r for r in results['strata']}, **within,
+            **{k.replace('_', ' '): v for k, v in results['baselines'].items()}}
     show = lambda v: '-' if v is None else f'{v:.3f}' if isinstance(v, float) else '{:.3f}-{:.3f}'.format(*v)
     print(f'{"":26}{"image AUROC":>13}{"pixel AUROC":>13}{"PRO":>13}')
     for name, r in rows.items(): print(f'{name:26}' + ''.join(f'{show(r.get(k)):>13}' for k in ('image_auroc', 'pixel_auroc', 'pro')))
     print(f'at the threshold: found {results["detection_rate"]:.0%} of the defects, false alarms {results["false_alarm_rate"]:.0%}')
+
+def _write(path, text):
+    "Write a text file under a temporary name, then move it into place."
+    tmp = Path(path).with_name(f'.{Path(path).name}.{os.getpid()}.tmp')
+    try: tmp.write_text(text, encoding='utf-8'); tmp.replace(path)
+    finally: tmp.unlink(missing_ok=True)
 
 def _save(figure, path):
     "Write a figure as PNG and forget it."
@@ -115,20 +136,21 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
 
 # %% ../nbs/06_commands.ipynb #0125ab48
 @call_parse
-def stpm_train(category: str, # folder of one category in the MVTec AD layout
+def stpm_train(category: str, # folder of one category: MVTec AD's layout or another benchmark's, or your photos in good/ (and bad/, masks/)
     out: str=None, # folder for model.pt, metrics.json and heatmaps/; runs/CATEGORY if left out
     epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
     size: int=256, # side of the square the images are resized to, in pixels; a multiple of 16
     untrained: bool=False, # use an untrained teacher instead of ImageNet's
+    layout: str=None, # how the folder is laid out (mvtec, mvtec2, mvtec3d, visa, bmad, photos); found out if left out
+    backbone: str='resnet18', # a torchvision model, as resnet34 or wide_resnet50_2
 ):
     "Train on the good images of one category and evaluate on its test images."
     with _one_sentence('stpm_train'):
-        if epochs is not None and epochs < 1: raise ValueError(f'--epochs is {epochs}; expected at least 1.')
-        if size < 32 or size % 16: raise ValueError(f'--size is {size}; expected a multiple of 16, at least 32.')
-        start, data = time.perf_counter(), load_category(category, size)
-        detector = Detector(None if untrained else 'imagenet', device)
+        _check_options(epochs, size)
+        start, data = time.perf_counter(), load_category(category, size, layout)
+        detector = Detector(None if untrained else 'imagenet', device, backbone)
         out = _output_folder(out or Path('runs')/data.name)
         loaded = time.perf_counter()
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=out/'checkpoint.pt')
@@ -137,12 +159,11 @@ def stpm_train(category: str, # folder of one category in the MVTec AD layout
         results |= dict(seconds=dict(load=loaded - start, train=trained - loaded, evaluate=time.perf_counter() - trained),
                         settings=detector.settings)
         with _replacing(out/'heatmaps') as folder:
-            for s, image, heat, mask in zip(data.samples, data.test, maps, data.masks):
-                _save(show_predictions(image[None], heat[None], detector.threshold, mask[None], [f'{s.defect_type}/{s.path.name}']),
-                      folder/s.defect_type/f'{s.path.stem}.png')
+            for i, s in enumerate(data.samples):
+                _save(show_predictions(data.test[i:i+1], maps[i:i+1], detector.threshold, None if data.masks is None else data.masks[i:i+1],
+                                       [f'{s.defect_type}/{s.path.name}']), folder/s.defect_type/f'{s.path.stem}.png')
         detector.save(out/'model.pt')
-        (out/'.metrics.json.tmp').write_text(json.dumps(results, indent=2) + '\n')
-        (out/'.metrics.json.tmp').replace(out/'metrics.json')
+        _write(out/'metrics.json', json.dumps(results, indent=2) + '\n')
         (out/'checkpoint.pt').unlink(missing_ok=True)
         _print_table(results, detector.settings['teacher'])
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {out}')
@@ -169,7 +190,6 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
                     name = path.relative_to(root)
                     _save(show_predictions(image[None], heat[None], detector.threshold, titles=[path.name]), folder/f'{name}.png')
                     rows.append([name.as_posix(), f'{score:.6g}', f'{detector.threshold:.6g}', int(score > detector.threshold)])
-            with open(out/'.scores.csv.tmp', 'w', newline='') as f:
-                csv.writer(f).writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
-        (out/'.scores.csv.tmp').replace(out/'scores.csv')
+        csv.writer(table := io.StringIO(newline=''), lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
+        _write(out/'scores.csv', table.getvalue())
         print(f'{len(rows)} image(s), {sum(r[-1] for r in rows)} anomalous; wrote scores.csv and heatmaps/ in {out}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MIN_SIDE', 'Sample', 'Category', 'IMAGENET_MEAN', 'IMAGENET_STD', 'seeded', 'read_image',
-           'read_mask', 'find_samples', 'read_ahead', 'load_category', 'show_samples', 'split_train_val', 'normalise',
+           'read_mask', 'find_mvtec', 'read_ahead', 'read_category', 'show_samples', 'split_train_val', 'normalise',
            'brightness_score', 'mean_image_map']
 
 # %% ../nbs/00_data.ipynb #0023ada4
@@ -71,38 +71,41 @@ def read_mask(path: str|Path, # the mask: any value above 0 is defective
     return torch.from_numpy(np.asarray(im.convert('L').resize((size, size), Image.Resampling.NEAREST)) > 0)
 
 # %% ../nbs/00_data.ipynb #017fd649
-Sample = namedtuple('Sample', 'path mask split defect_type label')
+Sample = namedtuple('Sample', 'path mask split defect_type label patient', defaults=[None])
 
 def _images(folder):
     "The image files directly in `folder`, sorted by name."
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')) if folder.is_dir() else []
 
-def _mask_path(folder, image):
-    "Where the mask of a defective test image is; a sentence if it is not there."
-    masks = folder/'ground_truth'/image.parent.name
-    if not masks.is_dir(): raise ValueError(f"Defect type '{image.parent.name}' has no masks; expected a folder {masks}.")
-    mask = masks/f'{image.stem}_mask.png'
-    if not mask.is_file(): raise ValueError(f'{image} has no mask; expected {mask}.')
-    return mask
+def _folders(folder):
+    "The folders directly in `folder`, sorted by name."
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')) if folder.is_dir() else []
 
-def find_samples(folder: str|Path, # one category in the MVTec AD layout
-) -> list: # of `Sample(path, mask, split, defect_type, label)`, training images first
-    "List a category's images without reading them. Raises FileNotFoundError or ValueError naming what is missing."
-    folder = Path(folder)
-    if not folder.is_dir():
-        there = sorted(p.name for p in folder.parent.iterdir() if (p/'train').is_dir()) if folder.parent.is_dir() else []
-        hint = f'categories found beside it: {", ".join(there)}.' if there else 'check the path.'
-        raise FileNotFoundError(f'There is no category folder {folder}; {hint}')
-    good = folder/'train'/'good'
-    if not good.is_dir(): raise ValueError(f'{folder} is not a category: it has no folder train/good with defect-free images.')
-    train = [Sample(p, None, 'train', 'good', 0) for p in _images(good)]
-    if len(train) < 2: raise ValueError(f'{good} holds {len(train)} image(s); expected at least 2: one to train on, one to validate.')
-    types = sorted(p for p in (folder/'test').iterdir() if p.is_dir()) if (folder/'test').is_dir() else []
-    test = [Sample(p, None if t.name == 'good' else _mask_path(folder, p), 'test', t.name, int(t.name != 'good'))
-            for t in types for p in _images(t)]
-    if {s.label for s in test} != {0, 1}:
-        raise ValueError(f'{folder/"test"} needs images in good/ and in at least one defect type folder to measure anything.')
-    return train + test
+def _rows(folder, split, defect_type='good', mask=None):
+    "The images of a folder as samples; `mask` says where the mask of an image is. A sentence if one is not there."
+    rows = [Sample(p, mask(p) if mask else None, split, defect_type, int(defect_type != 'good')) for p in _images(folder)]
+    for s in rows:
+        if s.mask and not s.mask.parent.is_dir(): raise ValueError(f"Defect type '{defect_type}' has no masks; expected a folder {s.mask.parent}.")
+        if s.mask and not s.mask.is_file(): raise ValueError(f'{s.path} has no mask; expected {s.mask}.')
+    return rows
+
+def _complete(samples, folder):
+    "The samples, if they are enough to train on, and to test on if there are test images at all."
+    n, labels = sum(s.split == 'train' for s in samples), {s.label for s in samples if s.split == 'test'}
+    if n < 2: raise ValueError(f'{folder} holds {n} good training image(s); expected at least 2: one to train on, one to validate.')
+    if len(labels) == 1: raise ValueError(f'The test images of {folder} are all {"anomalous" if 1 in labels else "good"}; expected some of both kinds.')
+    return samples
+
+def find_mvtec(folder: str|Path, # one category in the MVTec AD layout
+) -> list: # of `Sample(path, mask, split, defect_type, label, patient)`, training images first
+    "List a category's images without reading them. Raises ValueError naming what is missing."
+    folder, truth = Path(folder), Path(folder)/'ground_truth'
+    if not (folder/'train'/'good').is_dir(): raise ValueError(f'{folder} is not a category: it has no folder train/good with defect-free images.')
+    samples = _rows(folder/'train'/'good', 'train')
+    for t in _folders(folder/'test'):
+        masked = truth.is_dir() and t.name != 'good'
+        samples += _rows(t, 'test', t.name, (lambda p: truth/p.parent.name/f'{p.stem}_mask.png') if masked else None)
+    return _complete(samples, folder)
 
 # %% ../nbs/00_data.ipynb #019c465d
 def read_ahead(paths: list, # of image files
@@ -120,20 +123,19 @@ def read_ahead(paths: list, # of image files
 # %% ../nbs/00_data.ipynb #022677f2
 Category = namedtuple('Category', 'name train test masks labels samples')
 
-def load_category(folder: str|Path, # one category in the MVTec AD layout
+def read_category(name: str, # what to call it
+    samples: list, # the table of its samples, see `find_mvtec`
     size: int=256, # side of the square images, in pixels
 ) -> Category: # a named tuple: name, train, test, masks, labels, samples; tensors on the CPU
     """Read every image and mask of a category once, in parallel: N training and M test images of side S.
 
-    `train` uint8 [N, 3, S, S], `test` uint8 [M, 3, S, S], `masks` bool [M, S, S], `labels` int64 [M] (1 anomalous), `samples`
-    the M rows of `find_samples`. Raises as `find_samples`, `read_image` and `read_mask`."""
-    samples = find_samples(folder)
-    test = [s for s in samples if s.split == 'test']
+    `train` uint8 [N, 3, S, S], `test` uint8 [M, 3, S, S], `masks` bool [M, S, S] or None if there are none, `labels` int64 [M]
+    (1 anomalous), `samples` the M test rows. Raises as `read_image` and `read_mask`."""
+    train, test = ([s for s in samples if s.split == split] for split in ('train', 'test'))
     mask = lambda s: read_mask(s.mask, size, like=s.path) if s.mask else torch.zeros(size, size, dtype=torch.bool)
-    images = torch.cat(list(read_ahead([s.path for s in samples], size)))
-    with ThreadPoolExecutor() as pool: masks = torch.stack(list(pool.map(mask, test)))
-    n = len(samples) - len(test)
-    return Category(Path(folder).resolve().name, images[:n], images[n:], masks, torch.tensor([s.label for s in test]), test)
+    images = torch.cat(list(read_ahead([s.path for s in train + test], size)))
+    with ThreadPoolExecutor() as pool: masks = torch.stack(list(pool.map(mask, test))) if any(s.mask for s in test) else None
+    return Category(name, images[:len(train)], images[len(train):], masks, torch.tensor([s.label for s in test], dtype=torch.int64), test)
 
 # %% ../nbs/00_data.ipynb #026a0873
 def show_samples(images: torch.Tensor, # uint8 [n, 3, S, S]

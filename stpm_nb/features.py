@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import get_model, get_model_weights
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from .data import seeded
@@ -19,9 +19,18 @@ from .data import seeded
 # %% ../nbs/01_features.ipynb #0063f941
 LEVELS = ('layer1', 'layer2', 'layer3')
 
-def _extractor(net):
-    "Keep a ResNet up to its third stage, laid out for fast convolutions."
-    return create_feature_extractor(net, list(LEVELS)).to(memory_format=torch.channels_last)
+def _network(backbone):
+    "An untrained torchvision model and the names of the stages to keep, from a name such as 'resnet18'."
+    name, _, stages = backbone.partition(':')
+    try: return get_model(name, weights=None), stages.split(',') if stages else list(LEVELS)
+    except ValueError as e: raise ValueError(f"torchvision has no model '{name}'; expected a name such as resnet18 or wide_resnet50_2.") from e
+
+def _cut(net, stages):
+    "Keep a network up to the last of the named stages, laid out for fast convolutions."
+    try: return create_feature_extractor(net, stages).to(memory_format=torch.channels_last)
+    except ValueError as e:
+        raise ValueError(f'The network has no stages {", ".join(stages)}; it has {", ".join(n for n, _ in net.named_children())}. '
+                         'Name them after a colon, as in efficientnet_b0:features.2,features.3,features.5.') from e
 
 def pyramid(net: nn.Module, # a teacher or a student
     x: torch.Tensor, # float32 [B, 3, S, S], normalised
@@ -31,14 +40,18 @@ def pyramid(net: nn.Module, # a teacher or a student
 
 # %% ../nbs/01_features.ipynb #00859ba5
 def make_student(seed: int=0, # the same seed gives the same weights
+    backbone: str='resnet18', # the teacher's, see `make_teacher`
 ) -> nn.Module: # in training mode, on the CPU
-    "A ResNet-18 up to `layer3` with random weights, ready to learn."
-    with seeded(seed, 1): return _extractor(resnet18(weights=None))  # 1: never the untrained teacher of the same seed
+    "The teacher's architecture (a ResNet-18 up to `layer3`) with random weights, ready to learn."
+    with seeded(seed, 1): return _cut(*_network(backbone))  # 1: never the untrained teacher of the same seed
 
 # %% ../nbs/01_features.ipynb #013ad5fa
-def weights_file() -> Path: # a path; the file need not exist
-    "Where torchvision looks for the ImageNet ResNet-18: `$TORCH_HOME/hub/checkpoints/`, by default below `~/.cache/torch`."
-    return Path(torch.hub.get_dir())/'checkpoints'/Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+def weights_file(backbone: str='resnet18', # see `make_teacher`
+) -> Path: # a path; the file need not exist
+    "Where torchvision looks for the ImageNet weights: `$TORCH_HOME/hub/checkpoints/`, by default below `~/.cache/torch`."
+    return Path(torch.hub.get_dir())/'checkpoints'/Path(_weights(backbone).url).name
+
+def _weights(backbone): return get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1']
 
 def _reachable(url, seconds=8):
     "True if a server answers within `seconds`. A thread, because looking up a host name knows no time limit."
@@ -50,9 +63,9 @@ def _reachable(url, seconds=8):
     thread.start(); thread.join(seconds)
     return bool(answered)
 
-def _imagenet_weights():
+def _imagenet_weights(backbone):
     "The ImageNet weights, downloaded if needed; one sentence if they cannot be had."
-    weights, file = ResNet18_Weights.IMAGENET1K_V1, weights_file()
+    weights, file = _weights(backbone), weights_file(backbone)
     sentence = f'Put the file {file.name} from {weights.url} into {file.parent}.'
     if not (file.exists() or _reachable(weights.url)):
         raise FileNotFoundError(f'The ImageNet weights are not on this machine and cannot be downloaded. {sentence}')
@@ -62,12 +75,13 @@ def _imagenet_weights():
 
 def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untrained teacher
     seed: int=0, # for the random weights of an untrained teacher
+    backbone: str='resnet18', # a torchvision model; stages other than layer1 to layer3 after a colon, 'name:stage,stage,stage'
 ) -> nn.Module: # in evaluation mode, gradients off, on the CPU
-    """The frozen teacher: a ResNet-18 up to `layer3` (section 3.1 of the paper).
+    """The frozen teacher: a ResNet-18 up to `layer3` (section 3.1 of the paper), or another backbone.
 
     Raises FileNotFoundError within ten seconds if the ImageNet weights are neither here nor to be had, naming the file
-    and the folder to put it in; ValueError for other `weights`."""
+    and the folder to put it in; ValueError for other `weights` and unknown models or stages."""
     if weights not in ('imagenet', None): raise ValueError(f"weights is {weights!r}; expected 'imagenet' or None.")
-    with seeded(seed): net = resnet18(weights=None)
-    if weights: net.load_state_dict(_imagenet_weights())
-    return _extractor(net).eval().requires_grad_(False)
+    with seeded(seed): net, stages = _network(backbone)
+    if weights: net.load_state_dict(_imagenet_weights(backbone))
+    return _cut(net, stages).eval().requires_grad_(False)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['image_auroc', 'average_precision', 'best_f1', 'pixel_auroc', 'pro', 'pro_curve', 'evaluate', 'stratified',
-           'bootstrap']
+           'per_patient', 'bootstrap']
 
 # %% ../nbs/04_metrics.ipynb #00225cba
 import numpy as np
@@ -131,28 +131,50 @@ def pro_curve(maps, # float [M, H, W], anomaly maps
 def evaluate(scores, # float [M], one anomaly score for each image
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
-    masks, # 0/1 or bool [M, H, W], True = defective
-) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: floats, 0 to 1
+    masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
+) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: floats, 0 to 1; pixel_auroc and pro None without masks
     "The numbers that anomaly detection is reported in; pixel AUROC and PRO come from one sort of the good pixels. Raises as `image_auroc`."
-    _, area, auc, earned = _per_region(*_checked(maps, masks, 3))
-    return dict(image_auroc=image_auroc(scores, labels), pixel_auroc=float(np.average(auc, weights=area)), pro=float(earned.mean()),
+    area, auc, earned = (None, None, None) if masks is None else _per_region(*_checked(maps, masks, 3))[1:]
+    return dict(image_auroc=image_auroc(scores, labels), pixel_auroc=None if masks is None else float(np.average(auc, weights=area)),
+                pro=None if masks is None else float(earned.mean()),
                 average_precision=average_precision(scores, labels), best_f1=best_f1(scores, labels))
 
 # %% ../nbs/04_metrics.ipynb #049ac7bd
 def stratified(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
-    masks, # 0/1 or bool [M, H, W], True = defective
+    masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
     types, # M strings, the defect type of each image
-) -> list: # of dicts: group, regions, image_auroc (None for region sizes), pixel_auroc, pro
+) -> list: # of dicts: group, regions, image_auroc (None for region sizes), pixel_auroc, pro (0 regions, None and None without masks)
     "The metrics by defect type, and by region size (small, medium, large: thirds of the regions). Raises as `image_auroc`."
-    image, area, auc, earned = _per_region(*_checked(maps, masks, 3))
+    image, area, auc, earned = np.empty((4, 0)) if masks is None else _per_region(*_checked(maps, masks, 3))
     scores, labels = (_numpy(x) for x in _checked(scores, labels, 1))
-    types, third = np.asarray(types), np.searchsorted(np.quantile(area, [1/3, 2/3]), area)
-    groups = [(t, image_auroc(scores[(types == t) | ~labels], labels[(types == t) | ~labels]), types[image] == t) for t in sorted(set(types[labels]))]
-    groups += [(name, None, third == k) for k, name in enumerate(('small', 'medium', 'large'))]
-    return [dict(group=name, regions=int(own.sum()), image_auroc=score, pixel_auroc=float(np.average(auc[own], weights=area[own])), pro=float(earned[own].mean()))
-            for name, score, own in groups if own.any()]
+    types, third = np.asarray(types), np.searchsorted(np.quantile(area, [1/3, 2/3]) if len(area) else [], area)
+    groups = [(t, image_auroc(scores[(types == t) | ~labels], labels[(types == t) | ~labels]), types[image.astype(int)] == t) for t in sorted(set(types[labels]))]
+    groups += [(name, None, third == k) for k, name in enumerate(('small', 'medium', 'large')) if (third == k).any()]
+    return [dict(group=name, regions=int(own.sum()), image_auroc=score, pixel_auroc=float(np.average(auc[own], weights=area[own])) if own.any() else None,
+                 pro=float(earned[own].mean()) if own.any() else None) for name, score, own in groups]
+
+# %% ../nbs/04_metrics.ipynb #cc53b52e
+def per_patient(scores, # float [M], anomaly scores of slices
+    maps, # float [M, H, W], anomaly maps
+    labels, # 0/1 or bool [M], 1 anomalous
+    masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
+    patients, # M strings, whose slice it is
+) -> dict: # patients (their number); image_auroc, pixel_auroc, pro: means over patients; highest_image_auroc. None where undefined
+    """The metrics within each patient, averaged over the patients that have what the metric needs. `highest_image_auroc` compares
+    whole patients by their highest slice: anomalous if any slice is. Raises as `image_auroc`."""
+    scores, labels = (_numpy(v) for v in _checked(scores, labels, 1))
+    images, pixels, highest, ill = [], [], [], []
+    for own in (np.flatnonzero(np.asarray(patients) == p) for p in sorted(set(patients))):
+        highest.append(scores[own].max()); ill.append(labels[own].any())
+        if len(set(labels[own])) == 2: images.append(image_auroc(scores[own], labels[own]))
+        if masks is not None and masks[own].any():
+            _, area, auc, earned = _per_region(*_checked(maps[own], masks[own], 3))
+            pixels.append((np.average(auc, weights=area), earned.mean()))
+    mean = [float(m) for m in np.mean(pixels, 0)] if pixels else [None, None]
+    return dict(patients=len(ill), image_auroc=float(np.mean(images)) if images else None, pixel_auroc=mean[0], pro=mean[1],
+                highest_image_auroc=image_auroc(highest, ill) if len(set(ill)) == 2 else None)
 
 # %% ../nbs/04_metrics.ipynb #0528ceef
 def _counts(values, weights, thresholds):
@@ -183,18 +205,20 @@ def _pixel_curves(draws, maps, masks, points=1000):
 def bootstrap(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
-    masks, # 0/1 or bool [M, H, W], True = defective
+    masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
     n: int=1000, # draws
     level: float=0.95, # of the intervals
     seed: int=0, # the same seed gives the same intervals
-) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: (low, high)
+) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: (low, high); without masks no pixel_auroc and pro
     "Percentile bootstrap intervals of the metrics over test images, good and anomalous drawn separately; on the CPU. Raises as `image_auroc`."
-    scores, labels, maps, masks = (_numpy(v) for v in (*_checked(scores, labels, 1), *_checked(maps, masks, 3)))
+    scores, labels = (_numpy(v) for v in _checked(scores, labels, 1))
     rng, draws, t = np.random.default_rng(seed), np.zeros((n, len(scores))), np.unique(scores)[::-1]
     for own in (labels, ~labels): draws[:, own] = rng.multinomial(own.sum(), np.full(own.sum(), 1/own.sum()), n)
     tp, fp = (draws @ ((scores[:, None] >= t) & own[:, None]) for own in (labels, ~labels))
-    x, y, overlap = _pixel_curves(draws, maps, masks)
-    found = dict(image_auroc=_area(fp / (~labels).sum(), tp / labels.sum(), 1), pixel_auroc=_area(x, y, 1), pro=_area(x, overlap, .3),
+    found = dict(image_auroc=_area(fp / (~labels).sum(), tp / labels.sum(), 1),
                  average_precision=(np.diff(tp / labels.sum(), prepend=0) * tp / np.maximum(tp + fp, 1)).sum(1),
                  best_f1=(2*tp / (tp + fp + labels.sum())).max(1))
+    if masks is not None:
+        x, y, overlap = _pixel_curves(draws, *(_numpy(v) for v in _checked(maps, masks, 3)))
+        found |= dict(pixel_auroc=_area(x, y, 1), pro=_area(x, overlap, .3))
     return {k: tuple(np.quantile(v, [(1 - level)/2, (1 + level)/2]).tolist()) for k, v in found.items()}

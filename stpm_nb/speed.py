@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nchw', 'plain', 'train_official', 'plain_maps', 'peak_memory', 'bench_training', 'roofline', 'bench_scoring',
-           'bench_size', 'stpm_bench']
+           'bench_size', 'bench_speed']
 
 # %% ../nbs/08_speed.ipynb #87ee56af
 import copy, json, platform, sys, tempfile, time
@@ -13,19 +13,19 @@ from unittest.mock import patch as replaced
 
 import torch
 import torchvision
-from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .data import load_category, normalise, read_ahead, read_image, seeded, split_train_val
+from .data import normalise, read_ahead, read_image, seeded, split_train_val
+from .readers import load_category
 from .synthetic import make_synthetic
 from .features import make_student, pyramid
 from .loss import anomaly_map, pyramid_loss
 from .train import fast_dtype, train_student
 from .metrics import evaluate, image_auroc
 from .detector import make_scorer
-from .commands import _one_sentence, detector_or_untrained
-from .benchmark import bench_growth, bench_metrics, timed
+from .commands import _write, detector_or_untrained
+from .benchmark import timed
 
 # %% ../nbs/08_speed.ipynb #6ea14b5e
 def nchw(net: nn.Module, # a teacher or a student
@@ -202,29 +202,21 @@ def bench_size(detector, # a `Detector`; only its teacher and device are used
     return rows
 
 # %% ../nbs/08_speed.ipynb #017ef0b8
-@call_parse
-def stpm_bench(what: str, # what to measure: metrics or speed
-    growth: bool=False, # also how time grows with the number and the side of the images (minutes, up to 8 GB of memory)
-    category: str=None, # speed: folder of a category in the MVTec AD layout; a synthetic one if left out
-    epochs: int=2, # speed: epochs of the official loop; it needs 100
-    seeds: int=1, # speed: runs of our training
-    device: str=None, # speed: cuda, mps or cpu; the best there is if left out
-    out: str=None, # speed: a JSON file for the figures
-):
-    "Measure speed and memory beside other implementations, on this machine, in one run."
-    with _one_sentence('stpm_bench'):
-        if what not in ('metrics', 'speed'): raise ValueError(f"There is nothing to measure called '{what}'; expected metrics or speed.")
-        if what == 'metrics':
-            bench_metrics()
-            if growth: bench_growth([(m, 256) for m in (40, 80, 160, 320, 640)] + [(160, s) for s in (512, 1024)])
-            return
-        if min(epochs, seeds) < 1: raise ValueError(f'--epochs is {epochs}, --seeds {seeds}; expected at least 1 of each.')
-        detector = detector_or_untrained(device)
-        name = torch.cuda.get_device_name() if detector.device.type == 'cuda' else f'{torch.get_num_threads()} threads of {platform.machine()}'
-        print(machine := f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}')
-        with tempfile.TemporaryDirectory() as tmp:
-            data = load_category(category or make_synthetic(tmp))
-            print(f'{data.name}, {detector.settings["teacher"]} teacher')
-            found = dict(machine=machine, category=data.name, training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
-        if growth: found['growth'] = bench_size(detector)
-        if out: Path(out).write_text(json.dumps(found, indent=2) + '\n')
+def bench_speed(category: str|Path=None, # folder of a category; a synthetic one if left out
+    epochs: int=2, # of the official loop; it needs 100
+    seeds: int=1, # runs of our training
+    device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
+    out: str|Path=None, # a JSON file for the figures
+    growth: bool=False, # also how time grows with the number and the side of the images
+) -> dict: # machine, category, training, scoring and growth, see `bench_training`, `bench_scoring`, `bench_size`
+    "Measure training and scoring beside the official loop in one run, with the ImageNet teacher or, announced, an untrained one."
+    detector = detector_or_untrained(device)
+    name = torch.cuda.get_device_name() if detector.device.type == 'cuda' else f'{torch.get_num_threads()} threads of {platform.machine()}'
+    print(machine := f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}')
+    with tempfile.TemporaryDirectory() as tmp:
+        data = load_category(category or make_synthetic(tmp))
+        print(f'{data.name}, {detector.settings["teacher"]} teacher')
+        found = dict(machine=machine, category=data.name, training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
+    if growth: found['growth'] = bench_size(detector)
+    if out: _write(out, json.dumps(found, indent=2) + '\n')
+    return found

@@ -110,9 +110,9 @@ def train_epoch(student: nn.Module, # on the device of the images; left in train
     return float(total / steps)
 
 # %% ../nbs/03_train.ipynb #023c4054
-def _new_run(seed, lr, steps, device):
+def _new_run(seed, lr, steps, device, backbone='resnet18'):
     "The three things that training changes: a new student, its optimiser, the schedule of its learning rate."
-    student = make_student(seed).to(device)
+    student = make_student(seed, backbone).to(device)
     optimiser = torch.optim.AdamW(student.parameters(), lr, betas=(.9, .99), fused=device.type != 'mps')
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1)
     return {'student': student, 'optimiser': optimiser, 'schedule': schedule}
@@ -152,6 +152,7 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
     batch: int=2, # images in one step
     lr: float=2e-2, # highest learning rate of the cycle
     seed: int=0, # fixes the split, the student's first weights and the order of the images
+    backbone: str='resnet18', # the teacher's, see `make_teacher`
     checkpoint: str|Path=None, # a file that is written after each epoch, and continued from if it is there
     progress: bool=True, # show a progress bar
 ) -> tuple: # (student in evaluation mode with the best state, history: a list with a dict for each epoch)
@@ -164,8 +165,8 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     steps = max(1, len(train) // batch)
     epochs = epochs or math.ceil(1200 / steps)
-    parts = _new_run(seed, lr, epochs*steps, images.device)
-    settings = dict(epochs=epochs, batch=batch, lr=lr, seed=seed, images=list(images.shape), pixel_sum=int(images.sum()),
+    parts = _new_run(seed, lr, epochs*steps, images.device, backbone)
+    settings = dict(epochs=epochs, batch=batch, lr=lr, seed=seed, backbone=backbone, images=list(images.shape), pixel_sum=int(images.sum()),
                     teacher=round(float(sum(f.float().abs().sum() for f in teacher_pyramids(teacher, val[:1]))), 1))
     history, best = _resume(checkpoint, settings, parts, images.device)
     student = parts['student']

@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'SOURCE', 'run_category', 'best_and_worst', 'results_table', 'results_csv', 'shared', 'bench_categories',
            'stpm_bench']
 
-# %% ../nbs/09_categories.ipynb #4a122a38
+# %% ../nbs/09_categories.ipynb #ee3bec49
 import csv, io, json, os
 from datetime import timedelta
 from pathlib import Path
@@ -20,12 +20,13 @@ from fastcore.script import Param, call_parse
 from .data import Category, split_train_val
 from .readers import LAYOUTS, find_categories, load_category
 from .features import make_teacher
+from .train import _write
 from .detector import Detector, show_predictions
-from .commands import _check_options, _one_sentence, _output_folder, _save, _write, report
+from .commands import _check_options, _one_sentence, _output_folder, _save, report
 from .benchmark import bench_growth, bench_metrics
 from .speed import bench_speed
 
-# %% ../nbs/09_categories.ipynb #4c640e67
+# %% ../nbs/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
     out: str|Path, # the folder for results; the run writes CATEGORY/seedN.json and CATEGORY/seedN.png there
     seed: int=0, # fixes everything that is random
@@ -52,11 +53,11 @@ def run_category(folder: str|Path, # a category in any layout
     part = len(split_train_val(len(data.train), seed)[0])
     row = dict(category=data.name, seed=seed, **results, seconds=sum(part / h['images_per_s'] for h in detector.history), asked=asked, settings=detector.settings)
     if len(data.test): _save(best_and_worst(data, maps, detector.threshold, f'{data.name}, seed {seed}'), out/f'seed{seed}.png')
-    _write(file, text := json.dumps(row, indent=2) + '\n')
+    _write(file, (text := json.dumps(row, indent=2)).encode())
     checkpoint.unlink(missing_ok=True)
     return json.loads(text)
 
-# %% ../nbs/09_categories.ipynb #fe5dd387
+# %% ../nbs/09_categories.ipynb #d0bd602a
 def best_and_worst(category: Category, # with test images
     maps: torch.Tensor, # float32 [M, S, S], their anomaly maps
     threshold: float, # of the detector
@@ -71,7 +72,7 @@ def best_and_worst(category: Category, # with test images
     titles = [f'{name}: {category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
     return show_predictions(category.test[pick], maps[pick], threshold, None if category.masks is None else category.masks[pick], titles, suptitle)
 
-# %% ../nbs/09_categories.ipynb #109c9970
+# %% ../nbs/09_categories.ipynb #eb9c6e3b
 _KEYS = 'official_image_auroc', 'official_pixel_auroc', 'official_pro', 'anomalib_image_auroc', 'anomalib_pixel_auroc'
 PUBLISHED = {name: dict(zip(_KEYS, map(float, values))) for name, *values in map(str.split, """
 carpet     0.964 0.990 0.966 0.954 0.986
@@ -92,7 +93,7 @@ zipper     0.961 0.988 0.869 0.645 0.972""".strip().splitlines())}
 SOURCE = ('Official: README of github.com/gdwang08/STFPM, the code of the paper (its PRO is computed in another way). '
           'anomalib: README of its STFPM, ResNet-18, seed 42. Both single runs on MVTec AD.')
 
-# %% ../nbs/09_categories.ipynb #1cce4f14
+# %% ../nbs/09_categories.ipynb #3f492b7f
 def _cell(rows, key):
     "Mean and spread of one metric over seeds, or a dash."
     values = [r.get(key) for r in rows]
@@ -129,7 +130,7 @@ def results_csv(rows: list, # see `results_table`
     writer.writeheader(); writer.writerows(flat)
     return text.getvalue()
 
-# %% ../nbs/09_categories.ipynb #1fbc2f65
+# %% ../nbs/09_categories.ipynb #e8573948
 def shared(jobs: list, # anything
     work, # a function of a job
 ) -> list: # the results of all jobs in their order, in every process
@@ -164,10 +165,10 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
         return row
     rows = shared([(name, seed) for seed in range(seeds) for name in only or folders], work)
     rows.sort(key=lambda r: (list(folders).index(r['category']), r['seed']))
-    if not rank: _write(out/'results.csv', results_csv(rows)); _write(out/'results.md', results_table(rows))
+    if not rank: _write(out/'results.csv', results_csv(rows).encode()); _write(out/'results.md', results_table(rows).encode())
     return rows
 
-# %% ../nbs/09_categories.ipynb #7c9315eb
+# %% ../nbs/09_categories.ipynb #f247e153
 @call_parse
 def stpm_bench(what: str, # what to measure: metrics, speed or categories
     root: Param('categories: a category, or a folder with categories, in any layout', str, opt=False, nargs='?')=None,

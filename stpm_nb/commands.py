@@ -18,6 +18,7 @@ from .readers import load_category
 from .synthetic import make_synthetic
 from .detector import Detector, show_predictions
 from .metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
+from .train import _write
 
 # %% ../nbs/06_commands.ipynb #0058b826
 @contextmanager
@@ -43,13 +44,16 @@ def _check_options(epochs=None, size=256, seeds=None):
     "Refuse numbers that cannot be meant."
     for name, n in (('epochs', epochs), ('seeds', seeds)):
         if n is not None and n < 1: raise ValueError(f'--{name} is {n}; expected at least 1.')
-    if size < 32 or size % 16: raise ValueError(f'--size is {size}; expected a multiple of 16, at least 32.')
+    if size % 16 or not 32 <= size <= 4096: raise ValueError(f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../nbs/06_commands.ipynb #abc8288b
 @contextmanager
 def _replacing(path):
     "A temporary folder that takes the place of `path` when all went well, and disappears when not."
-    tmp, old = (path.with_name(f'.{path.name}.{os.getpid()}.{end}') for end in ('tmp', 'old'))
+    if path.is_file(): raise ValueError(f'{path} is a file where a folder of results goes; move it away.')
+    tmp, old = (path.with_name(f'.{path.name}.{end}') for end in ('tmp', 'old'))
+    if old.exists() and not path.exists(): old.rename(path)              # an earlier run was killed between the two renames below
+    for folder in (tmp, old): shutil.rmtree(folder, ignore_errors=True)
     tmp.mkdir()
     try:
         yield tmp
@@ -90,12 +94,6 @@ def _print_table(results, teacher):
     for name, r in rows.items(): print(f'{name:26}' + ''.join(f'{show(r.get(k)):>13}' for k in ('image_auroc', 'pixel_auroc', 'pro')))
     print(f'at the threshold: found {results["detection_rate"]:.0%} of the defects, false alarms {results["false_alarm_rate"]:.0%}')
 
-def _write(path, text):
-    "Write a text file under a temporary name, then move it into place."
-    tmp = Path(path).with_name(f'.{Path(path).name}.{os.getpid()}.tmp')
-    try: tmp.write_text(text, encoding='utf-8'); tmp.replace(path)
-    finally: tmp.unlink(missing_ok=True)
-
 def _save(figure, path):
     "Write a figure as PNG and forget it."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +117,7 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
 ):
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
     with _one_sentence('stpm_demo'):
+        _check_options(epochs)
         start, out = time.perf_counter(), _output_folder(out)
         detector = detector_or_untrained(device)
         if not (out/'fabric').exists(): make_synthetic(out)
@@ -163,7 +162,7 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
                 _save(show_predictions(data.test[i:i+1], maps[i:i+1], detector.threshold, None if data.masks is None else data.masks[i:i+1],
                                        [f'{s.defect_type}/{s.path.name}']), folder/s.defect_type/f'{s.path.stem}.png')
         detector.save(out/'model.pt')
-        _write(out/'metrics.json', json.dumps(results, indent=2) + '\n')
+        _write(out/'metrics.json', json.dumps(results, indent=2).encode())
         (out/'checkpoint.pt').unlink(missing_ok=True)
         _print_table(results, detector.settings['teacher'])
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {out}')
@@ -191,5 +190,5 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
                     _save(show_predictions(image[None], heat[None], detector.threshold, titles=[path.name]), folder/f'{name}.png')
                     rows.append([name.as_posix(), f'{score:.6g}', f'{detector.threshold:.6g}', int(score > detector.threshold)])
         csv.writer(table := io.StringIO(newline=''), lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
-        _write(out/'scores.csv', table.getvalue())
+        _write(out/'scores.csv', table.getvalue().encode())
         print(f'{len(rows)} image(s), {sum(r[-1] for r in rows)} anomalous; wrote scores.csv and heatmaps/ in {out}')

@@ -17,10 +17,11 @@ import torchvision
 from torch import nn
 from fastcore.basics import patch
 
+from . import __version__
 from .data import Category, normalise, read_image, split_train_val
 from .features import make_student, make_teacher, pyramid
 from .loss import anomaly_map
-from .train import fast_dtype, pick_device, save_atomic, train_student
+from .train import _read, fast_dtype, pick_device, save_atomic, train_student
 
 # %% ../nbs/05_detector.ipynb #0083995b
 FORMAT, VERSION = 'stpm_nb detector', 1
@@ -76,6 +77,7 @@ def fit(self:Detector, category: Category, # only its training images are used
     progress: bool=True, # show a progress bar
 ) -> Detector: # itself
     "Train the student on good images and set the threshold on the good validation images. Raises as `train_student`."
+    if not isinstance(category, Category): raise ValueError(f'The category is of type {type(category).__name__}; expected what load_category gives.')
     images = category.train.to(self.device)
     self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, backbone=self.settings['backbone'],
                                                checkpoint=checkpoint, progress=progress)
@@ -83,6 +85,7 @@ def fit(self:Detector, category: Category, # only its training images are used
     best = min(self.history, key=lambda h: h['val'])
     self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=len(self.history), seed=seed,
                           kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(category.train.numpy(force=True)).hexdigest()[:16], device=self.device.type,
+                          precision=str(fast_dtype(self.device)), threads=torch.get_num_threads(), stpm_nb=__version__,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
     self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
     return self
@@ -92,11 +95,14 @@ def fit(self:Detector, category: Category, # only its training images are used
 def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of paths of image files
     batch: int=None, # images at a time; None: 4 on a CPU, so that they stay in its cache, else 64
 ) -> tuple: # (anomaly scores float32 [M], anomaly maps float32 [M, size, size]), on the CPU
-    "Score images: the anomaly map, and its maximum as the anomaly score (paper, section 3.3). Raises ValueError for other shapes."
+    "Score images: the anomaly map, and its maximum as the anomaly score (paper, section 3.3). Raises ValueError for other images or none."
     if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) or Detector.load(path).')
     size, files = self.settings['size'], not torch.is_tensor(images)
+    if files and not (isinstance(images, (list, tuple)) and all(isinstance(p, (str, Path)) for p in images)):
+        raise ValueError(f'Images are of type {type(images).__name__}; expected a tensor, uint8 [M, 3, {size}, {size}], or a list of paths.')
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
+    if not len(images): raise ValueError('There are no images to score; give at least one.')
     batch, cores = batch or (4 if self.device.type == 'cpu' else 64), torch.get_num_threads()
     batches = [images[i:i+batch] for i in range(0, len(images), batch)]
     @torch.inference_mode()
@@ -158,17 +164,20 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
 ) -> Detector:
     "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version."
     if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
-    try: state = torch.load(path, map_location='cpu', weights_only=True); kind = state['format'], state['version']
+    try: state = _read(path); kind = state['format'], state['version']
     except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
     if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
     try:
-        detector = cls(None, device, state['settings'].get('backbone', 'resnet18'))
-        detector.settings, detector.threshold, detector.history = state['settings'], float(state['threshold']), state['history']
-        detector.teacher.load_state_dict(state['teacher'])
-        detector.student = make_student(backbone=detector.settings.get('backbone', 'resnet18')).to(detector.device).eval()
-        detector.student.load_state_dict(state['student'])
-        detector.score = make_scorer(detector.teacher, detector.student, detector.settings['size'])
-    except (KeyError, RuntimeError) as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
+        settings, size, backbone = state['settings'], state['settings']['size'], state['settings'].get('backbone', 'resnet18')
+        with torch.device('meta'): own = [(k, v.shape, v.dtype) for k, v in make_teacher(None, backbone=backbone).state_dict().items()]  # takes no memory
+        whole = lambda s: [(k, v.shape, v.dtype) for k, v in s.items()] == own and all(v.isfinite().all() and ('running_var' not in k or (v >= 0).all()) for k, v in s.items())
+        if not (type(size) is int and 16 <= size <= 4096 and 0 < state['threshold'] < float('inf') and isinstance(state['history'], list) and whole(state['teacher']) and whole(state['student'])): raise ValueError
+    except Exception as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
+    detector = cls(None, device, backbone)
+    detector.settings, detector.threshold, detector.history = settings, float(state['threshold']), state['history']
+    detector.student = make_student(backbone=backbone).to(detector.device).eval()
+    for net in ('teacher', 'student'): getattr(detector, net).load_state_dict(state[net])
+    detector.score = make_scorer(detector.teacher, detector.student, size)
     return detector
 
 # %% ../nbs/05_detector.ipynb #97367f20
@@ -189,10 +198,11 @@ class Portable(nn.Module):
 def export(self:Detector, path: str|Path, # the file to write: .pt2 (torch.export) or .onnx (needs onnx and onnxscript)
 ):
     """Write a program that needs no stpm_nb: `images` uint8 [B, 3, size, size] in, `scores` and `maps` out, any B. Compare the
-    scores with `threshold`. Raises ValueError for another ending or before `fit`, ImportError if ONNX is not installed."""
+    scores with `threshold`. Raises ValueError for another ending or before `fit`, FileNotFoundError without the folder, ImportError if ONNX is not installed."""
     if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) or Detector.load(path).')
     path = Path(path)
     if path.suffix not in ('.pt2', '.onnx'): raise ValueError(f'{path} ends in {path.suffix!r}; expected .pt2 or .onnx.')
+    if not path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {path.parent}; make it first.')
     tmp = path.with_name(f'.{os.getpid()}.{path.name}')
     example = torch.zeros(2, 3, *2*[self.settings['size']], dtype=torch.uint8)
     program = torch.export.export(Portable(self).eval(), (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

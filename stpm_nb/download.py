@@ -6,7 +6,7 @@
 __all__ = ['MVTEC_URL', 'MVTEC_SHA256', 'MVTEC_CATEGORIES', 'download_mvtec']
 
 # %% ../nbs/00b_download.ipynb #002d19f0
-import hashlib, os, shutil, tarfile, urllib.error, urllib.request
+import hashlib, lzma, os, shutil, tarfile, urllib.error, urllib.request
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -18,6 +18,13 @@ MVTEC_SHA256 = 'cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d
 MVTEC_CATEGORIES = ('bottle cable capsule carpet grid hazelnut leather metal_nut pill screw '
                     'tile toothbrush transistor wood zipper').split()
 
+def _verify(path, sha256):
+    "One sentence if a file has another checksum."
+    found = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while block := f.read(1 << 20): found.update(block)
+    if found.hexdigest() != sha256: raise ValueError(f'{path} has SHA-256 {found.hexdigest()}, expected {sha256}; download it again.')
+
 def _fetch(url, path, sha256):
     "Download `url` to `path`, continuing a partial download, and verify its checksum."
     part = path.with_name(path.name + '.part')
@@ -28,19 +35,29 @@ def _fetch(url, path, sha256):
         if e.code != 416: raise  # 416: nothing is left to fetch, only the checksum to compare
         reply = None
     if reply:
-        resumed = reply.status == 206
-        with reply, open(part, 'ab' if resumed else 'wb') as f, \
-             tqdm(initial=have*resumed, total=have*resumed + int(reply.headers['Content-Length'] or 0), unit='B', unit_scale=True) as bar:
+        have *= reply.status == 206
+        total = have + int(reply.headers['Content-Length'] or 0)
+        with reply, open(part, 'ab' if have else 'wb') as f, tqdm(initial=have, total=total, unit='B', unit_scale=True) as bar:
             while block := reply.read(1 << 20): f.write(block); bar.update(len(block))
-    found = hashlib.sha256()
-    with open(part, 'rb') as f:
-        while block := f.read(1 << 20): found.update(block)
-    if found.hexdigest() != sha256:
-        part.unlink()
-        raise ValueError(f'{url} has SHA-256 {found.hexdigest()}, expected {sha256}; the file was deleted, download it again.')
+        if part.stat().st_size < total: raise OSError(f'{url} broke off after {part.stat().st_size:,} of {total:,} bytes; the same call continues it.')
+    try: _verify(part, sha256)
+    except ValueError: part.unlink(); raise
     part.rename(path)
 
 # %% ../nbs/00b_download.ipynb #007a314a
+class _Careful(lzma.LZMAFile):
+    "An .xz file that is read in small pieces only: whoever asks for more is a header that lies, and gets nothing."
+    def read(self, size=-1): return super().read(size if 0 <= size <= 1 << 16 else 0)
+
+def _members(tar, category, limit):
+    "The files and folders of one category; an error at anything else in it, and beyond `limit` bytes in all."
+    for m in tar:
+        limit -= 512 + abs(m.size)
+        if min(limit, m.size) < 0: raise tarfile.ReadError('it unpacks to more than 20 times its size')
+        if category not in Path(m.name).parts[:2]: continue
+        if not (m.isreg() or m.isdir()): raise tarfile.ReadError(f'{m.name!r} is neither a file nor a folder')
+        yield m
+
 def download_mvtec(root: str|Path, # the folder that gets the category folder; the archive is kept there for the other categories
     category: str, # one of `MVTEC_CATEGORIES`
     url: str=MVTEC_URL, # the publisher's archive, a .tar.xz of 5 GB
@@ -48,19 +65,19 @@ def download_mvtec(root: str|Path, # the folder that gets the category folder; t
 ) -> Path: # the folder of the category
     """Download MVTec AD (once, resumable), verify it, and unpack one category.
 
-    Raises ValueError for an unknown category, a wrong checksum or an unsafe archive, OSError if the network fails."""
-    if category not in MVTEC_CATEGORIES:
-        raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
+    Raises ValueError for an unknown category, a wrong checksum or an archive that is damaged or unsafe, OSError if the network fails."""
+    if category not in MVTEC_CATEGORIES: raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
     root, archive = Path(root), Path(root)/'mvtec_anomaly_detection.tar.xz'
     if (root/category).is_dir(): return root/category
     root.mkdir(parents=True, exist_ok=True)
-    if not archive.exists(): _fetch(url, archive, sha256)
+    if archive.exists(): _verify(archive, sha256)
+    else: _fetch(url, archive, sha256)
     tmp = root/f'.{category}.{os.getpid()}.tmp'
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(tmp, [m for m in tar if category in Path(m.name).parts[:2]], filter='data')
+        with _Careful(archive) as f, tarfile.open(fileobj=f, mode='r:') as tar:
+            tar.extractall(tmp, _members(tar, category, 20 * archive.stat().st_size), filter='data')
         next(p for p in (tmp/category, tmp/'mvtec_anomaly_detection'/category) if p.is_dir()).rename(root/category)
-    except tarfile.FilterError as e: raise ValueError(f'{archive} is refused: {e}.') from e
     except StopIteration: raise ValueError(f"{archive} holds no category '{category}'.") from None
+    except Exception as e: raise ValueError(f'{archive} is not unpacked ({type(e).__name__}: {e!s:.200}).') from e  # a dozen kinds, by what is broken
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return root/category

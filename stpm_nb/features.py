@@ -51,7 +51,9 @@ def weights_file(backbone: str='resnet18', # see `make_teacher`
     "Where torchvision looks for the ImageNet weights: `$TORCH_HOME/hub/checkpoints/`, by default below `~/.cache/torch`."
     return Path(torch.hub.get_dir())/'checkpoints'/Path(_weights(backbone).url).name
 
-def _weights(backbone): return get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1']
+def _weights(backbone):
+    try: return get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1']
+    except (KeyError, ValueError) as e: raise ValueError(f"torchvision has no ImageNet weights for '{backbone}'; expected a name such as resnet18 or wide_resnet50_2.") from e
 
 def _reachable(url, seconds=8):
     "True if a server answers within `seconds`. A thread, because looking up a host name knows no time limit."

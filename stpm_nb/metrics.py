@@ -13,13 +13,17 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 # %% ../nbs/04_metrics.ipynb #01159597
-def _checked(scores, labels, ndim):
-    "Scores and bool labels: CUDA tensors if the scores are on a GPU, else NumPy arrays. One sentence if they cannot be a test result."
-    if torch.is_tensor(scores) and scores.is_cuda: labels = torch.as_tensor(labels, device=scores.device)
-    else: scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
+def _checked(scores, labels, ndim, beside=None):
+    "Scores and bool labels: CUDA tensors if the scores are on a GPU, else NumPy arrays. One sentence if they, or what goes `beside` them, cannot be a test result."
+    try:
+        if torch.is_tensor(scores) and scores.is_cuda: labels = torch.as_tensor(labels, device=scores.device)
+        else: scores, labels = ((x.float() if x.is_floating_point() and x.itemsize < 4 else x).numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
+    except (TypeError, ValueError, RuntimeError) as e: raise ValueError('Scores or labels are no array of numbers; expected NumPy arrays or dense tensors.') from e
+    if not torch.is_tensor(scores) and {scores.dtype.kind, labels.dtype.kind} - set('biuf'): raise ValueError(f'Scores are {scores.dtype}, labels {labels.dtype}; expected real numbers.')
     want = '[M]' if ndim == 1 else '[M, H, W]'
     if scores.shape != labels.shape: raise ValueError(f'Scores are {list(scores.shape)}, labels {list(labels.shape)}; expected equal shapes {want}.')
     if scores.ndim != ndim or 0 in scores.shape: raise ValueError(f'Scores are {list(scores.shape)}; expected {want}, not empty.')
+    if beside is not None and len(beside) != len(scores): raise ValueError(f'There are {len(beside)} images in one input and {len(scores)} in another; expected the same images in all.')
     if not np.isfinite([float(scores.min()), float(scores.max())]).all(): raise ValueError('Scores hold NaN or infinite values; expected finite numbers.')
     if not ((labels == 0) | (labels == 1)).all(): raise ValueError('Labels or masks hold values other than 0 and 1; compare them with 0 first (masks > 0).')
     labels = labels == 1
@@ -134,7 +138,8 @@ def evaluate(scores, # float [M], one anomaly score for each image
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
 ) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: floats, 0 to 1; pixel_auroc and pro None without masks
     "The numbers that anomaly detection is reported in; pixel AUROC and PRO come from one sort of the good pixels. Raises as `image_auroc`."
-    area, auc, earned = (None, None, None) if masks is None else _per_region(*_checked(maps, masks, 3))[1:]
+    scores, labels = _checked(scores, labels, 1)
+    area, auc, earned = (None, None, None) if masks is None else _per_region(*_checked(maps, masks, 3, scores))[1:]
     return dict(image_auroc=image_auroc(scores, labels), pixel_auroc=None if masks is None else float(np.average(auc, weights=area)),
                 pro=None if masks is None else float(earned.mean()),
                 average_precision=average_precision(scores, labels), best_f1=best_f1(scores, labels))
@@ -147,8 +152,8 @@ def stratified(scores, # float [M], anomaly scores
     types, # M strings, the defect type of each image
 ) -> list: # of dicts: group, regions, image_auroc (None for region sizes), pixel_auroc, pro (0 regions, None and None without masks)
     "The metrics by defect type, and by region size (small, medium, large: thirds of the regions). Raises as `image_auroc`."
-    image, area, auc, earned = np.empty((4, 0)) if masks is None else _per_region(*_checked(maps, masks, 3))
-    scores, labels = (_numpy(x) for x in _checked(scores, labels, 1))
+    scores, labels = (_numpy(x) for x in _checked(scores, labels, 1, types))
+    image, area, auc, earned = np.empty((4, 0)) if masks is None else _per_region(*_checked(maps, masks, 3, scores))
     types, third = np.asarray(types), np.searchsorted(np.quantile(area, [1/3, 2/3]) if len(area) else [], area)
     groups = [(t, image_auroc(scores[(types == t) | ~labels], labels[(types == t) | ~labels]), types[image.astype(int)] == t) for t in sorted(set(types[labels]))]
     groups += [(name, None, third == k) for k, name in enumerate(('small', 'medium', 'large')) if (third == k).any()]
@@ -164,12 +169,13 @@ def per_patient(scores, # float [M], anomaly scores of slices
 ) -> dict: # patients (their number); image_auroc, pixel_auroc, pro: means over patients; highest_image_auroc. None where undefined
     """The metrics within each patient, averaged over the patients that have what the metric needs. `highest_image_auroc` compares
     whole patients by their highest slice: anomalous if any slice is. Raises as `image_auroc`."""
-    scores, labels = (_numpy(v) for v in _checked(scores, labels, 1))
+    scores, labels = (_numpy(v) for v in _checked(scores, labels, 1, patients))
+    if masks is not None: maps, masks = _checked(maps, masks, 3, scores)
     images, pixels, highest, ill = [], [], [], []
     for own in (np.flatnonzero(np.asarray(patients) == p) for p in sorted(set(patients))):
         highest.append(scores[own].max()); ill.append(labels[own].any())
         if len(set(labels[own])) == 2: images.append(image_auroc(scores[own], labels[own]))
-        if masks is not None and masks[own].any():
+        if masks is not None and masks[own].any() and not masks[own].all():
             _, area, auc, earned = _per_region(*_checked(maps[own], masks[own], 3))
             pixels.append((np.average(auc, weights=area), earned.mean()))
     mean = [float(m) for m in np.mean(pixels, 0)] if pixels else [None, None]
@@ -198,8 +204,9 @@ def _pixel_curves(draws, maps, masks, points=1000):
         region = ndimage.label(mask, structure=np.ones((3, 3)))[0][mask] - 1
         counts.append([_counts(heat[~mask], np.ones((~mask).sum()), t), _counts(heat[mask], np.ones(len(region)), t),
                        _counts(heat[mask], 1 / np.bincount(region)[region], t)])
-    sums = (draws @ c for c in np.stack(counts, 1))
-    return tuple(v / v[:, -1:] for v in sums)
+    sums = draws @ np.stack(counts, 1)                                        # [3, n, T]
+    sums = sums[:, (sums[..., -1] > 0).all(0)]                                # a draw of images without one good or one defective pixel has no curve
+    return tuple(sums / sums[..., -1:])
 
 # %% ../nbs/04_metrics.ipynb #05419d50
 def bootstrap(scores, # float [M], anomaly scores
@@ -210,7 +217,8 @@ def bootstrap(scores, # float [M], anomaly scores
     level: float=0.95, # of the intervals
     seed: int=0, # the same seed gives the same intervals
 ) -> dict: # image_auroc, pixel_auroc, pro, average_precision, best_f1: (low, high); without masks no pixel_auroc and pro
-    "Percentile bootstrap intervals of the metrics over test images, good and anomalous drawn separately; on the CPU. Raises as `image_auroc`."
+    "Percentile bootstrap intervals of the metrics over test images, good and anomalous drawn separately; on the CPU. Raises as `image_auroc`, and ValueError for other `n` and `level`."
+    if n < 1 or not 0 < level < 1: raise ValueError(f'n is {n}, level is {level}; expected at least 1 draw and a level between 0 and 1.')
     scores, labels = (_numpy(v) for v in _checked(scores, labels, 1))
     rng, draws, t = np.random.default_rng(seed), np.zeros((n, len(scores))), np.unique(scores)[::-1]
     for own in (labels, ~labels): draws[:, own] = rng.multinomial(own.sum(), np.full(own.sum(), 1/own.sum()), n)
@@ -219,6 +227,6 @@ def bootstrap(scores, # float [M], anomaly scores
                  average_precision=(np.diff(tp / labels.sum(), prepend=0) * tp / np.maximum(tp + fp, 1)).sum(1),
                  best_f1=(2*tp / (tp + fp + labels.sum())).max(1))
     if masks is not None:
-        x, y, overlap = _pixel_curves(draws, *(_numpy(v) for v in _checked(maps, masks, 3)))
+        x, y, overlap = _pixel_curves(draws, *(_numpy(v) for v in _checked(maps, masks, 3, scores)))
         found |= dict(pixel_auroc=_area(x, y, 1), pro=_area(x, overlap, .3))
     return {k: tuple(np.quantile(v, [(1 - level)/2, (1 + level)/2]).tolist()) for k, v in found.items()}

@@ -67,7 +67,7 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
     seed: int=0, # the same seed gives the same patients
 ) -> Path: # `out`
     """Cut FLAIR volumes into slices, 8 bit, divided by patient. Needs nibabel. Raises ImportError without it, FileExistsError if
-    `out` is there, ValueError if volumes or segmentations are missing."""
+    `out` is there, ValueError if volumes, segmentations or healthy slices are missing or broken."""
     try: import nibabel
     except ImportError as e: raise ImportError('Reading NIfTI volumes needs nibabel; install it with: pip install nibabel') from e
     root, out = Path(root), Path(out)
@@ -79,7 +79,13 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
         for i, flair in enumerate(volumes):
             seg = flair.with_name(flair.name.replace('_flair.nii', '_seg.nii'))
             if not seg.is_file(): raise ValueError(f'{flair} has no segmentation; expected {seg}.')
-            x, y = (np.rot90(np.asanyarray(nibabel.load(p).dataobj)) for p in (flair, seg))            # [h, w, slices], the head upright
+            volume = []
+            for p in (flair, seg):
+                try: volume.append(np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(p).dataobj))))    # [h, w, slices], the head upright
+                except Exception as e: raise ValueError(f'{p} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
+            x, y = volume
+            if x.ndim != 3 or x.shape != y.shape: raise ValueError(f'{flair} has a shape of {x.shape}, its segmentation of {y.shape}; expected three axes, the same in both.')
+            if not (x > 0).any(): raise ValueError(f'{flair} is black; replace or remove it.')
             x = (x / np.percentile(x[x > 0], 99.5) * 255).clip(0, 255).astype(np.uint8)
             for z in range(0, x.shape[2], every):
                 name, ill = f'{flair.name.partition("_flair.nii")[0]}_{z}.png', (y[..., z] > 0).any()
@@ -89,19 +95,21 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
                 for folder, pixels in files.items():
                     (tmp/folder).mkdir(parents=True, exist_ok=True)
                     Image.fromarray(np.ascontiguousarray(pixels)).save(tmp/folder/name)
+        if not (tmp/'train'/'good').is_dir(): raise ValueError(f'{root} has no healthy slice to train on; expected more patients, or a smaller share `brain`.')
         tmp.rename(out)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return out
 
 # %% ../nbs/00c_readers.ipynb #fc6e5754
 def find_photos(folder: str|Path, # a folder with good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with the same names as in bad/
-) -> list: # of `Sample`; with bad/, every fifth good photo is a test image
+) -> list: # of `Sample`; with bad/, every fifth good photo (of fewer than five, the last) is a test image
     "List a folder of your own photos. Raises as `find_mvtec`."
     folder = Path(folder)
     bad, masks = folder/'bad', folder/'masks'
     mask = (lambda p: (masks/p.relative_to(bad)).with_suffix('.png')) if masks.is_dir() else None
     defects = [s for kind in (bad, *_folders(bad)) for s in _rows(kind, 'test', kind.name, mask)]
-    good = [s._replace(split='test') if defects and i % 5 == 4 else s for i, s in enumerate(_rows(folder/'good', 'train'))]
+    good = _rows(folder/'good', 'train')
+    good = [s._replace(split='test') if defects and (i % 5 == 4 or i == len(good) - 1 < 4) else s for i, s in enumerate(good)]
     return _complete(sorted(good, key=lambda s: s.split == 'test') + defects, folder)
 
 # %% ../nbs/00c_readers.ipynb #6d742ec8

@@ -21,10 +21,10 @@ from .readers import load_category
 from .synthetic import make_synthetic
 from .features import make_student, pyramid
 from .loss import anomaly_map, pyramid_loss
-from .train import fast_dtype, train_student
+from .train import _write, fast_dtype, train_student
 from .metrics import evaluate, image_auroc
 from .detector import make_scorer
-from .commands import _write, detector_or_untrained
+from .commands import detector_or_untrained
 from .benchmark import timed
 
 # %% ../nbs/08_speed.ipynb #6ea14b5e
@@ -218,5 +218,5 @@ def bench_speed(category: str|Path=None, # folder of a category; a synthetic one
         print(f'{data.name}, {detector.settings["teacher"]} teacher')
         found = dict(machine=machine, category=data.name, training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
     if growth: found['growth'] = bench_size(detector)
-    if out: _write(out, json.dumps(found, indent=2) + '\n')
+    if out: _write(out, json.dumps(found, indent=2).encode())
     return found

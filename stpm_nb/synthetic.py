@@ -59,14 +59,15 @@ def weave(seed: int, # the same seed and defect give the same image
     return (image * 255).round().to(torch.uint8), mask
 
 # %% ../nbs/00a_synthetic.ipynb #01127080
-def make_synthetic(root: str|Path, # the folder that gets the category folder `fabric`
+def make_synthetic(root: str|Path, # the folder that gets the folder of the category
     n_train: int=80, # good training images
     n_test: int=8, # test images of each kind: twice as many good ones, and so many of each defect type
     size: int=256, # side of the images, in pixels
     seed: int=0, # the same seed writes the same pixels
+    name: str='fabric', # of the category and its folder
 ) -> Path: # the folder of the category
-    "Write the synthetic category `fabric` in MVTec AD's layout. Raises FileExistsError if it is there already."
-    folder, tmp = Path(root)/'fabric', Path(root)/f'.fabric.{os.getpid()}.tmp'
+    "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there already."
+    folder, tmp = Path(root)/name, Path(root)/f'.{name}.{os.getpid()}.tmp'
     if folder.exists(): raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
     plan = [('train', 'good', n_train), ('test', 'good', 2*n_test), *[('test', k, n_test) for k in DEFECT_TYPES]]
     try:
@@ -74,7 +75,7 @@ def make_synthetic(root: str|Path, # the folder that gets the category folder `f
             for i in range(n):
                 image, mask = weave(seed*1_000_003 + row*10_007 + i, None if kind == 'good' else kind, size)
                 files = {tmp/split/kind/f'{i:03}.png': image.permute(1, 2, 0)}
-                if mask.any(): files[tmp/'ground_truth'/kind/f'{i:03}_mask.png'] = mask.to(torch.uint8) * 255
+                if kind != 'good': files[tmp/'ground_truth'/kind/f'{i:03}_mask.png'] = mask.to(torch.uint8) * 255
                 for path, pixels in files.items():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels.numpy()).save(path, compress_level=1)

@@ -7,7 +7,7 @@ __all__ = ['CACHE_LIMIT', 'pick_device', 'fast_dtype', 'mixed_precision', 'teach
            'validation_error', 'train_epoch', 'save_atomic', 'load_checkpoint', 'train_student']
 
 # %% ../nbs/03_train.ipynb #002968cb
-import math, os, time
+import io, json, math, pickletools, time, zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def pick_device(device: str|None=None, # 'cuda', 'cuda:1', 'mps', 'cpu', or None
 ) -> torch.device: # a device that works on this machine
     "The device to work on: the one named, else CUDA, else MPS, else the CPU. Raises ValueError if it is not there."
     if device is None: device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try: torch.zeros(1, device=device)
+    try: torch.zeros(1, device=device).item()  # to the device and back
     except (RuntimeError, AssertionError) as e:
         raise ValueError(f"Device '{device}' is not available on this machine; leave it out to let it be chosen.") from e
     return torch.device(device)
@@ -118,20 +118,39 @@ def _new_run(seed, lr, steps, device, backbone='resnet18'):
     return {'student': student, 'optimiser': optimiser, 'schedule': schedule}
 
 # %% ../nbs/03_train.ipynb #0251656c
+def _write(path, data):
+    "Write bytes under a temporary name, then move them into place. OSError with one sentence if that cannot be done."
+    tmp = Path(path).with_name(f'.{Path(path).name}.tmp')        # always the same: what a killed run leaves, the next one overwrites
+    try:
+        try: tmp.write_bytes(data); tmp.replace(path)
+        finally: tmp.unlink(missing_ok=True)
+    except OSError as e: raise type(e)(f'{path} cannot be written ({e.strerror}); make room or choose another folder.') from e
+
 def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
     path: str|Path, # the file to write; its folder must exist
 ):
-    "`torch.save` under a temporary name, then moved into place: the file is complete or it is not there."
-    tmp = Path(f'{path}.{os.getpid()}.tmp')
-    try: torch.save(obj, tmp); os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    "`torch.save` under a temporary name, then moved into place: the file is complete or it is not there. Raises OSError."
+    torch.save(obj, buffer := io.BytesIO())                      # PyTorch reports a full disk as an error of its own
+    _write(path, buffer.getbuffer())
+
+_CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongStorage', 'collections OrderedDict'}   # all that a state needs
+
+def _read(path, device='cpu'):
+    "What `save_atomic` wrote, if nothing in the file is changed, claims more bytes than are there, or is more than tensors, numbers and words."
+    with zipfile.ZipFile(path) as z:
+        if sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size or z.testzip(): raise ValueError
+        called = {name for n in z.namelist() if n.endswith('.pkl') for op, name, _ in pickletools.genops(z.read(n)) if 'GLOBAL' in op.name}
+    if called - _CALLED: raise ValueError
+    state = torch.load(path, map_location=device, weights_only=True)
+    json.dumps({k: v for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')})
+    return state
 
 def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     settings: dict, # the settings of the run that wants to continue
     device: torch.device, # where to put the tensors
 ) -> dict: # student, best, optimiser, schedule, history, settings
     "Read a checkpoint (`weights_only=True`). Raises ValueError if it is no checkpoint, or one of other settings."
-    try: state = torch.load(path, map_location=device, weights_only=True); found = state['settings']
+    try: state = _read(path, device); found = dict(state['settings'])
     except Exception as e: raise ValueError(f'{path} is not a checkpoint of this program; delete it to start anew.') from e
     differ = [f'{k} {found.get(k)} there, {v} here' for k, v in settings.items() if found.get(k) != v]
     if differ: raise ValueError(f'{path} is a checkpoint of another run ({"; ".join(differ)}); delete it or choose another folder.')
@@ -142,7 +161,10 @@ def _resume(path, settings, parts, device):
     "Put a checkpoint's states into `parts`, see `_new_run`; returns (history, best state), empty if there is no file."
     if not path or not Path(path).exists(): return [], None
     state = load_checkpoint(path, settings, device)
-    for name, part in parts.items(): part.load_state_dict(state[name])
+    try:
+        parts['student'].load_state_dict(state['best'])                         # before its last state: is the best one whole?
+        for name, part in parts.items(): part.load_state_dict(state[name])
+    except Exception as e: raise ValueError(f'{path} is damaged or incomplete; delete it to start anew.') from e
     return state['history'], state['best']
 
 # %% ../nbs/03_train.ipynb #027d3c33
@@ -158,9 +180,11 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
 ) -> tuple: # (student in evaluation mode with the best state, history: a list with a dict for each epoch)
     """Train a student on good images to agree with the teacher (paper, section 3.2).
 
-    The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, under 2 images, or a
+    The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, other images or under 2, or a
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
     if epochs is not None and epochs < 1: raise ValueError(f'epochs is {epochs}; expected at least 1.')
+    if batch < 1: raise ValueError(f'batch is {batch}; expected at least 1.')
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     steps = max(1, len(train) // batch)

@@ -52,7 +52,8 @@ def test_interrupted_training_continues_with_the_same_numbers(made, tmp_path):
     deadline = time.time() + 120
     while not (tmp_path/'broken'/'checkpoint.pt').exists() and time.time() < deadline: time.sleep(.005)
     p.send_signal(signal.SIGINT)
-    assert p.wait(60) == 130 and 'continues where it stopped' in p.stderr.read()
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'continues where it stopped' in err
     assert 1 <= len(torch.load(tmp_path/'broken'/'checkpoint.pt', weights_only=True)['history']) <= 12
     assert not (tmp_path/'broken'/'model.pt').exists()
     train(*args, '--out', tmp_path/'broken')
@@ -69,7 +70,7 @@ def test_predict_reads_photos_of_any_mode(made, tmp_path):
     exif = Image.Exif(); exif[0x0112] = 6     # "turn me by 90 degrees"
     Image.fromarray(grey.T[::-1].copy()).save(photos/'turned.png', exif=exif)
     predict(made/'run'/'model.pt', photos, '--out', tmp_path/'out')
-    scores = {r['image']: float(r['score']) for r in csv.DictReader(open(tmp_path/'out'/'scores.csv'))}
+    scores = {r['image']: float(r['score']) for r in csv.DictReader((tmp_path/'out'/'scores.csv').read_text().splitlines())}
     assert len(scores) == 5 and 'more/colour.JPG' in scores
     assert scores['grey.png'] == scores['rgba.png'] == scores['sixteen.png'] == scores['turned.png']
     assert len(list((tmp_path/'out'/'heatmaps').rglob('*.png'))) == 5

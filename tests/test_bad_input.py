@@ -1,0 +1,526 @@
+"""The table of bad inputs: what is wrong, how it comes in, and the words that the answer must hold.
+
+Each answer is one sentence that names the file or the value and says what to do. A function raises the documented exception
+(ValueError if a row names no other), a command ends with the sentence and exit code 1; no file is left that was not there before, and none is changed.
+A row is (what is wrong, a function of the world `w`, words ...); an exception class among the words is the one expected."""
+import os, shutil, struct, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stpm_nb import commands, train as training
+from stpm_nb.categories import bench_categories, run_category, stpm_bench
+from stpm_nb.commands import stpm_demo, stpm_predict, stpm_train
+from stpm_nb.data import Category, find_mvtec, read_ahead, read_category, read_image, read_mask, split_train_val
+from stpm_nb.detector import FORMAT, VERSION, Detector
+from stpm_nb.download import MVTEC_CATEGORIES, download_mvtec
+from stpm_nb.exercises import check_answer, check_facts, check_function
+from stpm_nb.features import make_student, make_teacher, weights_file
+from stpm_nb.loss import cosine_distance
+from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, pixel_auroc, pro, pro_curve, stratified
+from stpm_nb.readers import find_categories, find_samples, load_category, slice_brats
+from stpm_nb.speed import bench_speed
+from stpm_nb.synthetic import make_synthetic, weave
+from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
+
+# --- the world: one small category, one trained model, and an empty folder for each case
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    d = tmp_path_factory.mktemp('made')
+    make_synthetic(d, n_train=6, n_test=1, size=64)
+    category = load_category(d/'fabric', 32)
+    model = Detector(None, 'cpu').fit(category, epochs=1, progress=False)
+    model.save(d/'model.pt')
+    train_student(model.teacher, category.train, epochs=1, seed=7, checkpoint=d/'checkpoint.pt', progress=False)      # of another run
+    return SimpleNamespace(root=d, fabric=d/'fabric', model=d/'model.pt', checkpoint=d/'checkpoint.pt', category=category, detector=model,
+                           state=torch.load(d/'model.pt', weights_only=True))
+
+@pytest.fixture
+def w(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return SimpleNamespace(**vars(made), here=tmp_path, patch=monkeypatch, copy=lambda: shutil.copytree(made.fabric, tmp_path/'bad'))
+
+def files(*folders):
+    "Every file with its state, and every hidden folder."
+    return {p: (p.stat().st_size, p.stat().st_mtime_ns) for d in folders for p in d.rglob('*') if not p.is_dir() or p.name.startswith('.')}
+
+def one_sentence(text, words):
+    assert text and '\n' not in text and 'Traceback' not in text and 'Errno' not in text and text.endswith('.') and len(text) < 600, text
+    for word in words: assert str(word) in text, f'{word!r} is not in: {text}'
+
+def refused(w, given, words, new=()):
+    "Call it and check the error, or the end of a command, and that nothing is left but the files `new`. `given` has made its files when it returns the call."
+    kind = next((k for k in words if isinstance(k, type)), ValueError)
+    call = given(w)
+    before = files(w.here, w.root)
+    try: got = call()
+    except SystemExit as e:
+        assert isinstance(e.code, str)                                     # Python prints it on stderr and exits with 1
+        command, _, text = e.code.partition(': ')
+        assert command in ('stpm_demo', 'stpm_train', 'stpm_predict', 'stpm_bench') and isinstance(e.__cause__, (ValueError, OSError, ImportError))
+        assert kind in (ValueError, SystemExit)
+    except Exception as e:
+        assert type(e) is kind, f'{type(e).__name__}: {e}'
+        text = str(e)
+    else: pytest.fail(f'accepted: {got!r}'[:300])
+    one_sentence(text, [x.format(here=w.here, root=w.root) for x in words if isinstance(x, str)])
+    after = files(w.here, w.root)
+    assert {p.relative_to(w.here).as_posix() for p in after.keys() - before.keys()} == set(new) and before.items() <= after.items()
+
+def table(rows): return pytest.mark.parametrize('given,words', [pytest.param(given, words, id=what) for what, given, *words in rows])
+
+def png(path, size=(40, 40), mode='RGB', fill=None):
+    "Write an image; returns its path."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, fill or 0).save(path)
+    return path
+
+def text(path, words='hello'):
+    "Write a text file; returns its path."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(words)
+    return path
+
+# --- categories of the MVTec AD layout with one thing wrong: in the library, and in the command
+
+def change(act): return lambda folder: act(folder, folder/'train'/'good', folder/'test'/'stain'/'000.png', folder/'ground_truth'/'stain'/'000_mask.png')
+
+CATEGORIES = [
+    ('an empty folder', lambda d, good, image, mask: (shutil.rmtree(d), d.mkdir()), '{here}/bad', 'is not a category', 'train/good'),
+    ('a folder with only text files', lambda d, good, image, mask: (shutil.rmtree(d), text(d/'notes.txt')), '{here}/bad', 'is not a category'),
+    ('a folder of images without order', lambda d, good, image, mask: (shutil.rmtree(d), png(d/'a.png')), '{here}/bad', 'is not a category', 'good/'),
+    ('no training images', lambda d, good, image, mask: (shutil.rmtree(good), good.mkdir()), 'holds 0 good training image(s)', 'at least 2'),
+    ('only text in train/good', lambda d, good, image, mask: (shutil.rmtree(good), text(good/'a.txt')), 'holds 0 good training image(s)', 'at least 2'),
+    ('one training image', lambda d, good, image, mask: [p.unlink() for p in sorted(good.iterdir())[1:]], 'holds 1 good training image(s)', 'at least 2'),
+    ('good test images only', lambda d, good, image, mask: [shutil.rmtree(p) for p in (d/'test').iterdir() if p.name != 'good'], 'all good', 'some of both kinds'),
+    ('defective test images only', lambda d, good, image, mask: shutil.rmtree(d/'test'/'good'), 'all anomalous', 'some of both kinds'),
+    ('a defect type without masks', lambda d, good, image, mask: shutil.rmtree(mask.parent), "Defect type 'stain' has no masks", 'ground_truth/stain'),
+    ('one mask missing', lambda d, good, image, mask: mask.unlink(), 'stain/000.png has no mask', '000_mask.png'),
+    ('a mask of another size', lambda d, good, image, mask: png(mask, (32, 64), 'L'), '000_mask.png is 32 x 64', 'the size of its image'),
+    ('a mask that is text', lambda d, good, image, mask: text(mask), '000_mask.png cannot be read as an image', 'replace or remove'),
+    ('a truncated image', lambda d, good, image, mask: image.write_bytes(image.read_bytes()[:200]), 'stain/000.png cannot be read as an image', 'replace or remove'),
+    ('an image of zero bytes', lambda d, good, image, mask: image.write_bytes(b''), 'stain/000.png cannot be read as an image'),
+    ('an image that is text', lambda d, good, image, mask: text(image), 'stain/000.png cannot be read as an image'),
+    ('an image of 1 x 1', lambda d, good, image, mask: png(image, (1, 1)), '1 x 1 pixels', 'at least 8', 'remove it'),
+    ('an image of floating-point numbers', lambda d, good, image, mask: png(good/'x.tif', mode='F', fill=.5), 'x.tif', 'floating-point', '8 or 16 bit'),
+    ('a photo of an iPhone', lambda d, good, image, mask: text(good/'IMG_1.HEIC'), 'IMG_1.HEIC', 'JPEG or PNG'),
+]
+
+@pytest.mark.parametrize('by', ['load_category', 'stpm_train'])
+@pytest.mark.parametrize('act,words', [pytest.param(act, words, id=what) for what, act, *words in CATEGORIES])
+def test_bad_category(w, act, words, by):
+    change(act)(w.copy())
+    if by == 'load_category': refused(w, lambda w: lambda: load_category(w.here/'bad', 32), words)
+    else: refused(w, lambda w: lambda: stpm_train(str(w.here/'bad'), size=32, untrained=True, device='cpu'), [SystemExit, *words])
+
+# --- other layouts
+
+def visa(w, table='object,split,label,image,mask\n', images=3):
+    d = w.here/'visa'
+    for i in range(images): png(d/'pcb'/'Data'/'Images'/f'{i}.png')
+    if table is not None: text(d/'split_csv'/'1cls.csv', table)
+    return lambda: find_samples(d/'pcb')
+
+def layout(*paths):
+    "A case: a folder with these images in it."
+    def given(w):
+        for p in paths: png(w.here/'d'/p) if Path(p).suffix else (w.here/'d'/p).mkdir(parents=True)
+        return lambda: find_samples(w.here/'d')
+    return given
+
+BMAD, AD3, AD2 = (['train/good/0.png', 'train/good/1.png', 'test/good/img/0.png', 'test/Ungood/img/7.png'], ['train/good/rgb/0.png', 'train/good/rgb/1.png',
+    'test/good/rgb/0.png', 'test/hole/rgb/7.png'], ['train/good/0.png', 'train/good/1.png', 'test_public/good/0.png', 'test_public/bad/7.png'])
+
+LAYOUTS = [
+    ('a folder that is not there', lambda w: lambda: find_samples(w.here/'no'), FileNotFoundError, '{here}/no', 'check the path'),
+    ('a category with a slip of the pen', lambda w: lambda: find_samples(w.root/'fabrik'), FileNotFoundError, 'fabrik', 'found beside it: fabric'),
+    ('a file for a category', lambda w: lambda: find_samples(w.model), FileNotFoundError, 'There is no category folder', 'model.pt'),
+    ('an unknown layout', lambda w: lambda: find_samples(w.fabric, 'coco'), "'coco'", 'mvtec, photos'),
+    ('a layout that the folder has not', lambda w: lambda: find_samples(w.fabric, 'photos'), '0 good training image(s)', 'fabric'),
+    ('mvtec of a folder of photos', lambda w: (png(w.here/'d/good/a.png'), lambda: find_mvtec(w.here/'d'))[1], 'is not a category', 'train/good'),
+    ('categories in a folder that is not there', lambda w: lambda: find_categories(w.here/'no'), '{here}/no', 'holds no category', 'visa'),
+    ('categories in a folder with others', lambda w: (text(w.here/'d/x/a.txt'), lambda: find_categories(w.here/'d'))[1], 'holds no category'),
+    ('photos: one good image', layout('good/a.png'), 'holds 1 good training image(s)', 'at least 2'),
+    ('photos: no image', layout('good'), 'holds 0 good training image(s)'),
+    ('photos: two good images and defects', layout('good/a.png', 'good/b.png', 'bad/c.png'), 'holds 1 good training image(s)', 'at least 2'),
+    ('photos: a mask missing', layout('good/a.png', 'good/b.png', 'good/c.png', 'bad/d.png', 'masks/e.png'), 'd.png has no mask', 'masks/d.png'),
+    ('photos: a heic among the defects', lambda w: (layout('good/a.png', 'good/b.png', 'good/c.png')(w), text(w.here/'d/bad/e.heic'), lambda: find_samples(w.here/'d'))[2], 'e.heic', 'save it as JPEG'),
+    ('VisA: no table', lambda w: visa(w, None), '1cls.csv', 'copy it there'),
+    ('VisA: the table of something else', lambda w: visa(w, 'a,b\n1,2\n'), '1cls.csv', 'expected columns object, split, label, image, mask'),
+    ('VisA: a table that is no text', lambda w: (visa(w), (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80'), lambda: find_samples(w.here/'visa/pcb'))[2], '1cls.csv', 'expected columns'),
+    ('VisA: a table cut off in a row', lambda w: visa(w, 'object,split,label,image,mask\npcb,train\n'), '1cls.csv', 'expected columns'),
+    ('VisA: a table without the category', lambda w: visa(w, 'object,split,label,image,mask\ncandle,train,normal,a.png,\n'), 'holds 0 good training image(s)', 'pcb'),
+    ('VisA: a table with images that are not there', lambda w: (visa(w, 'object,split,label,image,mask\n' + 'pcb,train,normal,no.png,\n' * 2), lambda: load_category(w.here/'visa/pcb', 32))[1], FileNotFoundError, 'no.png', 'check the path'),
+    ('BMAD: a mask missing', layout(*BMAD, 'test/Ungood/label/8.png'), '7.png has no mask', 'label/7.png'),
+    ('BMAD: no healthy slice', layout(*BMAD[2:]), 'holds 0 good training image(s)'),
+    ('3D-AD: masks missing', layout(*AD3), "Defect type 'hole' has no masks", 'hole/gt'),
+    ('3D-AD: a mask missing', layout(*AD3, 'test/hole/gt/8.png'), '7.png has no mask', 'gt/7.png'),
+    ('AD 2: masks missing', layout(*AD2), "Defect type 'bad' has no masks", 'ground_truth/bad'),
+    ('AD 2: a mask missing', layout(*AD2, 'test_public/ground_truth/bad/7.png'), '7.png has no mask', '7_mask.png'),
+    ('volumes that are not cut yet', lambda w: (text(w.here/'d/p/p_flair.nii.gz'), lambda: find_samples(w.here/'d'))[1], 'holds volumes', 'slice_brats'),
+]
+
+@table(LAYOUTS)
+def test_bad_layout(w, given, words): refused(w, given, words)
+
+# --- NIfTI volumes
+
+def volumes(n=2, flair=None, seg=None, names=('flair', 'seg')):
+    "A case: n patients with volumes; `flair` and `seg` are arrays, or bytes of a file that is no volume."
+    def given(w):
+        nibabel = pytest.importorskip('nibabel')
+        whole = np.zeros((32, 32, 4), np.int16); whole[4:28, 4:28] = 100
+        for i in range(n):
+            for name, x in zip(names, (flair, seg)):
+                path = w.here/'in'/f'p{i}'/f'p{i}_{name}.nii'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(x, bytes): path.write_bytes(x)
+                else: nibabel.save(nibabel.Nifti1Image(whole * (name != 'seg') if x is None else x, np.eye(4)), path)
+        return lambda: slice_brats(w.here/'in', w.here/'out')
+    return given
+
+def after(given, act, call=None):
+    "A case, with something done to it before the call."
+    def both(w):
+        plain = given(w); act(w)
+        return (lambda: call(w)) if call else plain
+    return both
+
+VOLUMES = [
+    ('a folder without volumes', lambda w: lambda: slice_brats(w.here, w.here/'out'), 'holds 0 FLAIR volume(s)', '_flair.nii.gz', 'at least 2'),
+    ('a folder that is not there', lambda w: lambda: slice_brats(w.here/'no', w.here/'out'), '{here}/no', 'holds 0 FLAIR volume(s)'),
+    ('one patient', volumes(1), 'holds 1 FLAIR volume(s)', 'at least 2'),
+    ('no segmentations', volumes(names=('flair',)), 'has no segmentation', 'p0_seg.nii'),
+    ('text for volumes', volumes(flair=b'hello'), 'p0_flair.nii', 'cannot be read as a volume', 'replace or remove'),
+    ('a truncated volume', after(volumes(), lambda w: [p.write_bytes(p.read_bytes()[:2000]) for p in (w.here/'in').rglob('*_seg.nii')]), 'p0_seg.nii', 'cannot be read as a volume'),
+    ('a segmentation of another shape', volumes(seg=np.zeros((16, 32, 4), np.int16)), 'p0_seg.nii', 'shape'),
+    ('images of two axes', volumes(flair=np.ones((32, 32), np.int16), seg=np.ones((32, 32), np.int16)), 'p0_flair.nii', 'shape'),
+    ('a black volume', volumes(flair=np.zeros((32, 32, 4), np.int16)), 'p0_flair.nii', 'black'),
+    ('only ill slices to train on', volumes(seg=np.ones((32, 32, 4), np.int16)), 'in', 'train'),
+    ('a folder of results that is there', after(volumes(), lambda w: (w.here/'out').mkdir()), FileExistsError, '{here}/out exists already', 'choose another'),
+    ('no nibabel', after(volumes(), lambda w: w.patch.setitem(sys.modules, 'nibabel', None)), ImportError, 'pip install nibabel'),
+]
+
+@table(VOLUMES)
+def test_bad_volumes(w, given, words): refused(w, given, words)
+
+# --- images and masks, one by one
+
+def bomb(path):
+    "A PNG of 70 bytes that declares 65,000 x 65,000 pixels."
+    import zlib
+    chunk = lambda kind, body: struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 65000, 65000, 1, 0, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b''))
+    return path
+
+IMAGES = [
+    ('no such image', lambda w: lambda: read_image(w.here/'a.png'), FileNotFoundError, '{here}/a.png', 'check the path'),
+    ('a folder for an image', lambda w: lambda: read_image(w.here), FileNotFoundError, '{here}', 'check the path'),
+    ('an image without a name', lambda w: lambda: read_image(''), FileNotFoundError, 'There is no file', 'check the path'),
+    ('text', lambda w: (text(w.here/'a.png'), lambda: read_image(w.here/'a.png'))[1], 'a.png cannot be read as an image'),
+    ('half a JPEG', lambda w: (png(p := w.here/'a.jpg', (400, 400)), p.write_bytes(p.read_bytes()[:700]), lambda: read_image(p))[2], 'a.jpg cannot be read as an image', 'replace'),
+    ('a PDF', lambda w: (text(w.here/'a.png', '%PDF-1.4'), lambda: read_image(w.here/'a.png'))[1], 'a.png cannot be read as an image'),
+    ('seven pixels', lambda w: (png(w.here/'a.png', (100, 7)), lambda: read_image(w.here/'a.png'))[1], '100 x 7 pixels', 'at least 8'),
+    ('floating-point pixels', lambda w: (png(w.here/'a.tif', mode='F'), lambda: read_image(w.here/'a.tif'))[1], 'a.tif', 'floating-point', 'save it as'),
+    ('a bomb', lambda w: (bomb(w.here/'a.png'), lambda: read_image(w.here/'a.png'))[1], 'a.png has more than', 'make it smaller'),
+    ('a bomb as a mask', lambda w: (bomb(w.here/'a.png'), lambda: read_mask(w.here/'a.png'))[1], 'a.png has more than'),
+    ('no such mask', lambda w: lambda: read_mask(w.here/'a.png'), FileNotFoundError, 'a.png', 'check the path'),
+    ('a mask of another size', lambda w: (png(w.here/'m.png'), png(w.here/'a.png', (40, 41)), lambda: read_mask(w.here/'m.png', like=w.here/'a.png'))[2], 'm.png is 40 x 40', '40 x 41'),
+    ('a mask of no image', lambda w: (png(w.here/'m.png'), lambda: read_mask(w.here/'m.png', like=w.here/'a.png'))[1], FileNotFoundError, 'a.png', 'check the path'),
+    ('a broken image among sound ones', lambda w: (png(w.here/'a.png'), text(w.here/'b.png'), lambda: list(read_ahead([w.here/'a.png', w.here/'b.png'] * 20, 32)))[2], 'b.png cannot be read'),
+    ('images that went away', lambda w: (s := find_mvtec(w.copy()), shutil.rmtree(w.here/'bad'/'test'), lambda: read_category('bad', s, 32))[2], FileNotFoundError, 'There is no file', '/test/'),
+]
+
+@table(IMAGES)
+def test_bad_image(w, given, words): refused(w, given, words)
+
+# --- model files and checkpoints
+
+def model(change=None, name='m.pt', **other):
+    "A case: a model file with something wrong in its state."
+    def given(w):
+        state = w.state | other
+        if change: state = change({**state, 'student': dict(state['student']), 'settings': dict(state['settings'])})
+        torch.save(state, w.here/name)
+        return lambda: Detector.load(w.here/name, 'cpu')
+    return given
+
+def dropped(key): return lambda s: {k: v for k, v in s.items() if k != key}
+def student(change): return lambda s: {**s, 'student': {k: change(v) for k, v in s['student'].items()}}
+
+MODELS = [
+    ('missing', lambda w: lambda: Detector.load(w.here/'m.pt'), FileNotFoundError, '{here}/m.pt', 'check the path'),
+    ('a folder', lambda w: lambda: Detector.load(w.here), FileNotFoundError, '{here}', 'check the path'),
+    ('empty', lambda w: (text(w.here/'m.pt', ''), lambda: Detector.load(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
+    ('text', lambda w: (text(w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
+    ('half a model', lambda w: ((w.here/'m.pt').write_bytes(w.model.read_bytes()[:10**6]), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('other weights', lambda w: (torch.save({'conv1.weight': torch.zeros(2)}, w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a tensor', lambda w: (torch.save(torch.zeros(2), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a whole network', lambda w: (torch.save(torch.nn.Linear(2, 2), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a checkpoint', lambda w: lambda: Detector.load(w.checkpoint), 'checkpoint.pt is not a model file', 'stpm_train'),
+    ('from the future', model(version=99), 'version 99', f'version {VERSION}'),
+    ('of another program', model(format='PaDiM'), "'PaDiM'", FORMAT),
+    ('hollow', lambda w: (torch.save(dict(format=FORMAT, version=VERSION), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is damaged', 'train the model again'),
+    ('no student', model(dropped('student')), 'm.pt is damaged', 'train the model again'),
+    ('no threshold', model(dropped('threshold')), 'm.pt is damaged'),
+    ('a threshold of nan', model(threshold=float('nan')), 'm.pt is damaged'),
+    ('a student of other shapes', model(student(lambda v: v[:1] if v.ndim else v)), 'm.pt is damaged'),
+    ('a student of nan', model(student(lambda v: v * float('nan') if v.is_floating_point() else v)), 'm.pt is damaged'),
+    ('a size of a million', model(lambda s: {**s, 'settings': {**s['settings'], 'size': 10**6}}), 'm.pt is damaged'),
+    ('an unknown backbone', model(lambda s: {**s, 'settings': {**s['settings'], 'backbone': 'resnet17'}}), 'm.pt is damaged'),
+    ('a device that is not there', lambda w: lambda: Detector.load(w.model, 'banana'), "'banana'", 'leave it out'),
+]
+
+@table(MODELS)
+def test_bad_model_file(w, given, words): refused(w, given, words)
+
+def resumed(w, seed=0): return lambda: train_student(w.detector.teacher, w.category.train, epochs=1, seed=seed, checkpoint=w.here/'c.pt', progress=False)
+def spoiled(w, change):
+    torch.save(change(torch.load(w.checkpoint, weights_only=True)), w.here/'c.pt')
+    return resumed(w, 7)
+
+CHECKPOINTS = [
+    ('of another run', lambda w: (shutil.copy(w.checkpoint, w.here/'c.pt'), resumed(w))[1], 'c.pt is a checkpoint of another run', 'seed 7 there, 0 here', 'delete it'),
+    ('text', lambda w: (text(w.here/'c.pt'), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
+    ('a folder', lambda w: ((w.here/'c.pt').mkdir(), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
+    ('a model file', lambda w: (shutil.copy(w.model, w.here/'c.pt'), resumed(w))[1], 'c.pt is ', 'delete it'),
+    ('missing', lambda w: lambda: load_checkpoint(w.here/'c.pt', {}, 'cpu'), 'c.pt is not a checkpoint'),
+    ('no optimiser', lambda w: spoiled(w, dropped('optimiser')), 'c.pt is damaged or incomplete', 'delete it'),
+    ('a student of other shapes', lambda w: spoiled(w, student(lambda v: v[:1] if v.ndim else v)), 'c.pt is damaged or incomplete'),
+    ('a folder that is not there', lambda w: lambda: save_atomic({}, w.here/'no'/'c.pt'), FileNotFoundError, '{here}/no', 'make it first'),     # fuzz: RuntimeError of torch.save
+]
+
+@table(CHECKPOINTS)
+def test_bad_checkpoint(w, given, words): refused(w, given, words)
+
+# --- the detector and its networks
+
+blank = lambda n=2, side=32, kind=torch.uint8: torch.zeros(n, 3, side, side, dtype=kind)
+fresh = lambda: Detector(None, 'cpu')
+missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.features._reachable', lambda url: False))
+no_onnx = lambda w: [w.patch.setitem(sys.modules, name, None) for name in ('onnx', 'onnxscript')]
+
+DETECTOR = [
+    ('predict before fit', lambda w: lambda: fresh().predict(blank()), 'has not learned anything yet', 'call fit'),
+    ('save before fit', lambda w: lambda: fresh().save(w.here/'m.pt'), 'has not learned anything yet', 'before save'),
+    ('export before fit', lambda w: lambda: fresh().export(w.here/'m.pt2'), 'has not learned anything yet'),
+    ('compile before fit', lambda w: lambda: fresh().compile(), 'has not learned anything yet'),
+    ('predict an empty list', lambda w: lambda: w.detector.predict([]), 'no images'),
+    ('predict an empty batch', lambda w: lambda: w.detector.predict(blank(0)), 'no images'),
+    ('predict images of another side', lambda w: lambda: w.detector.predict(blank(2, 64)), '[2, 3, 64, 64]', '[M, 3, 32, 32]'),
+    ('predict one image without its batch', lambda w: lambda: w.detector.predict(blank()[0]), '[3, 32, 32]', '[M, 3, 32, 32]'),
+    ('predict with channels last', lambda w: lambda: w.detector.predict(blank().permute(0, 2, 3, 1)), '[2, 32, 32, 3]', '[M, 3, 32, 32]'),
+    ('predict floats', lambda w: lambda: w.detector.predict(blank(kind=torch.float32)), 'torch.float32', 'expected uint8'),
+    ('predict an array', lambda w: lambda: w.detector.predict(blank().numpy()), 'ndarray', 'expected uint8', 'paths'),
+    ('predict one path', lambda w: lambda: w.detector.predict(w.here/'a.png'), 'Path', 'paths'),
+    ('predict one string', lambda w: lambda: w.detector.predict('a.png'), 'str', 'paths'),
+    ('predict a list of tensors', lambda w: lambda: w.detector.predict(list(blank())), 'list', 'paths'),
+    ('predict files that are not there', lambda w: lambda: w.detector.predict([w.here/'a.png']), FileNotFoundError, 'a.png', 'check the path'),
+    ('predict a text file', lambda w: (text(w.here/'a.png'), lambda: w.detector.predict([w.here/'a.png'] * 9))[1], 'a.png cannot be read'),
+    ('fit a folder', lambda w: lambda: fresh().fit(w.fabric), 'Path', 'load_category'),
+    ('fit images without a category', lambda w: lambda: fresh().fit(w.category.train), 'Tensor', 'load_category'),
+    ('fit one image', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[:1])), '1 training image(s)', 'at least 2'),
+    ('fit floats', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.float())), 'torch.float32', 'expected uint8'),
+    ('fit channels last', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.permute(0, 2, 3, 1))), '[6, 32, 32, 3]', '[N, 3, S, S]'),
+    ('fit for no epoch', lambda w: lambda: fresh().fit(w.category, epochs=0), 'epochs is 0', 'at least 1'),
+    ('train for minus one epoch', lambda w: lambda: train_student(w.detector.teacher, w.category.train, epochs=-1), 'epochs is -1', 'at least 1'),
+    ('train on no image', lambda w: lambda: train_student(w.detector.teacher, w.category.train[:0]), '0 training image(s)', 'at least 2'),
+    ('split one image', lambda w: lambda: split_train_val(1), '1 training image(s)', 'at least 2'),
+    ('export to HDF5', lambda w: lambda: w.detector.export(w.here/'m.h5'), "'.h5'", '.pt2 or .onnx'),
+    ('export without an ending', lambda w: lambda: w.detector.export(w.here/'m'), '.pt2 or .onnx'),
+    ('export into no folder', lambda w: lambda: w.detector.export(w.here/'no'/'m.pt2'), FileNotFoundError, '{here}/no', 'make it first'),
+    ('save into no folder', lambda w: lambda: w.detector.save(w.here/'no'/'m.pt'), FileNotFoundError, '{here}/no', 'make it first'),     # fuzz: RuntimeError of torch.save
+    ('export to ONNX without ONNX', lambda w: (no_onnx(w), lambda: w.detector.export(w.here/'m.onnx'))[1], ImportError, 'pip install onnx onnxscript'),
+    ('other weights', lambda w: lambda: Detector('coco'), "'coco'", "'imagenet' or None"),
+    ('an unknown backbone', lambda w: lambda: Detector(None, 'cpu', 'resnet17'), "'resnet17'", 'resnet18'),
+    ('an unknown stage', lambda w: lambda: make_teacher(None, backbone='resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
+    ('a backbone without such stages', lambda w: lambda: make_student(backbone='squeezenet1_1'), 'layer1', 'after a colon'),
+    ('weights of no backbone', lambda w: lambda: weights_file('resnet17'), "'resnet17'", 'resnet18'),
+    ('a backbone without ImageNet weights', lambda w: lambda: weights_file('fcn_resnet50'), "'fcn_resnet50'", 'ImageNet'),
+    ('no weights', lambda w: (missing_weights(w), lambda: make_teacher())[1], FileNotFoundError, 'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
+    ('broken weights', lambda w: (missing_weights(w), text(w.here/'hub'/'checkpoints'/'resnet18-f37072fd.pth'), lambda: make_teacher())[2], FileNotFoundError, 'cannot be read', 'Delete it'),
+    ('features that differ', lambda w: lambda: cosine_distance(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 2, 2)), '(1, 8, 4, 4)', 'equal shapes'),
+    *[(f'device {d}', lambda w, d=d: lambda: pick_device(d), f"'{d}'", 'leave it out') for d in ('banana', '', 'cuda:99', 'gpu', 'mps:7', 'CPU', 'cpu,cuda', 'xla', 'meta')],
+    ('a device of an unknown kind', lambda w: lambda: Detector(None, 'tpu'), "'tpu'", 'leave it out'),
+]
+
+@table(DETECTOR)
+def test_bad_use_of_the_detector(w, given, words): refused(w, given, words)
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+@table([('pick_device', lambda w: lambda: pick_device('cuda'), "'cuda'", 'leave it out'),
+        ('Detector', lambda w: lambda: Detector(None, 'cuda'), "'cuda'", 'leave it out'),
+        ('Detector.load', lambda w: lambda: Detector.load(w.model, 'cuda'), "'cuda'", 'leave it out'),
+        ('stpm_train', lambda w: lambda: stpm_train(str(w.fabric), size=32, untrained=True, device='cuda'), SystemExit, "'cuda'", 'leave it out')])
+def test_no_gpu(w, given, words): refused(w, given, words)
+
+# --- arrays in the metrics
+
+S, L = np.array([.1, .4, .35, .8]), np.array([0, 0, 1, 1])
+M, T = np.arange(64.).reshape(4, 4, 4), np.arange(64).reshape(4, 4, 4) % 5 == 0
+bad = lambda x, value: np.where(np.arange(x.size).reshape(x.shape) == 1, value, x)
+measure = lambda f, *args, **kw: lambda w: lambda: f(*args, **kw)
+
+METRICS = [
+    ('nan in the scores', measure(image_auroc, bad(S, np.nan), L), 'NaN or infinite'),
+    ('infinity in the scores', measure(average_precision, bad(S, np.inf), L), 'NaN or infinite'),
+    ('nan in the maps', measure(pro, bad(M, np.nan), T), 'NaN or infinite', 'finite numbers'),
+    ('nan in the maps, all metrics', measure(evaluate, S, bad(M, np.nan), L, T), 'NaN or infinite'),
+    ('no anomalous image', measure(image_auroc, S, 0*L), 'no positive'),
+    ('no good image', measure(best_f1, S, 0*L + 1), 'no negative'),
+    ('a bootstrap of one class', measure(bootstrap, S, M, 0*L, T), 'no positive'),
+    ('a bootstrap of one label', measure(bootstrap, S[:1], M[:1], L[:1], T[:1]), 'no positive'),
+    ('no defective pixel', measure(pixel_auroc, M, T & False), 'no positive'),
+    ('no good pixel', measure(pro_curve, M, T | True), 'no negative'),
+    ('strata of one class', measure(stratified, S, M, 0*L, T, list('abcd')), 'no positive'),
+    ('patients that are all ill', measure(per_patient, S, M, 0*L + 1, T, list('aabb')), 'no negative'),
+    ('more scores than labels', measure(image_auroc, S, L[:3]), '[4]', '[3]', 'equal shapes'),
+    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', '[M, H, W]'),
+    ('masks of another side', measure(evaluate, S, M, L, T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
+    ('maps for scores', measure(image_auroc, M, T), '[4, 4, 4]', '[M]'),
+    ('scores for maps', measure(pro, S, L), '[4]', '[M, H, W]'),
+    ('nothing', measure(image_auroc, [], []), '[0]', 'not empty'),
+    ('a number', measure(image_auroc, .5, 1), '[M]'),
+    ('masks from 0 to 255', measure(pixel_auroc, M, T * 255), 'other than 0 and 1', 'masks > 0'),
+    ('words for labels', measure(image_auroc, S, ['good', 'good', 'bad', 'bad']), 'expected real numbers'),
+    ('lists of unequal length', measure(image_auroc, [[1], [2, 3]], [0, 1]), 'expected NumPy arrays'),
+    ('None for scores', measure(image_auroc, None, L), 'expected real numbers'),
+    ('maps of fewer images', measure(evaluate, S, M[1:], L, T[1:]), '3 images', '4 in another'),
+    ('types of fewer images', measure(stratified, S, M, L, T, list('abc')), '3 images', '4 in another'),
+    ('patients of fewer images', measure(per_patient, S, M, L, T, ['a']), '1 images', '4 in another'),
+    ('a limit of 0', measure(pro, M, T, max_fpr=0), 'max_fpr is 0', 'above 0 and at most 1'),
+    ('a limit in per cent', measure(pro, M, T, max_fpr=30), 'max_fpr is 30', 'at most 1'),
+    ('a limit of nan', measure(pro, M, T, max_fpr=float('nan')), 'max_fpr is nan'),
+    ('no draws', measure(bootstrap, S, M, L, T, n=0), 'n is 0', 'at least 1'),
+    ('a level in per cent', measure(bootstrap, S, M, L, T, level=95), 'level is 95', 'between 0 and 1'),
+]
+
+@table(METRICS)
+def test_bad_arrays(w, given, words): refused(w, given, words)
+
+# --- what else a function is given
+
+def archive(name, content=b'hello', category='screw', **kw):
+    "A case: an archive with this content, already downloaded, whose checksum is right if no other is given."
+    def given(w):
+        import hashlib, io, lzma, tarfile
+        (w.here/'mvtec_anomaly_detection.tar.xz').write_bytes(content)
+        return lambda: download_mvtec(w.here, category, 'http://127.0.0.1:9/x', **{'sha256': hashlib.sha256(content).hexdigest(), **kw})
+    return given
+
+OTHERS = [
+    ('an unknown defect', lambda w: lambda: weave(0, 'hole'), "'hole'", 'pin_hole'),
+    ('a fabric that is there', lambda w: lambda: make_synthetic(w.root), FileExistsError, '{root}/fabric exists already', 'choose another'),
+    ('a fabric inside a file', lambda w: lambda: make_synthetic(w.model, 2, 1, 32), OSError, 'model.pt'),
+    ('a download of an unknown category', lambda w: lambda: download_mvtec(w.here, 'cat'), "'cat'", 'zipper'),
+    ('an archive with another checksum', archive('x', sha256='0' * 64), 'mvtec_anomaly_detection.tar.xz has SHA-256', 'download it again'),
+    ('an archive that is text', archive('x'), 'mvtec_anomaly_detection.tar.xz is not unpacked'),
+    ('a result of other options', lambda w: (text(w.here/'fabric'/'seed0.json', '{"asked": {"seed": 0, "size": 64}}'), lambda: run_category(w.fabric, w.here, size=32, untrained=True))[1], 'seed0.json was made with other options', 'delete it'),
+    ('a result that is text', lambda w: (text(w.here/'fabric'/'seed0.json'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
+    ('a result that is a list', lambda w: (text(w.here/'fabric'/'seed0.json', '[]'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
+    ('results of no category', lambda w: lambda: bench_categories(w.here/'no', w.here/'out'), '{here}/no', 'holds no category'),
+    ('results of an unknown category', lambda w: lambda: bench_categories(w.root, w.here/'out', only=['silk']), 'no category silk', 'it has fabric'),
+    ('speed into a folder', lambda w: lambda: bench_speed(w.fabric, device='cpu', out=w.model/'x.json'), OSError, 'model.pt cannot be written to'),
+    ('a wrong answer', lambda w: lambda: check_answer('02.1', 3, 'abcd'), AssertionError, '02.1'),
+    ('an answer that is no number', lambda w: lambda: check_answer('02.1', None, 'abcd'), AssertionError, '02.1', 'your code'),
+    ('a fact that does not hold', lambda w: lambda: check_facts('02.2', 3, {'it is even': lambda a: a % 2 == 0}), AssertionError, '02.2', 'it is even'),
+    ('a function that gives nothing', lambda w: lambda: check_function('02.3', lambda t, s: None, cosine_distance, 'features'), AssertionError, '02.3', 'nothing comes back'),
+    ('a function that stops', lambda w: lambda: check_function('02.3', lambda t, s: 1/0, cosine_distance, 'features'), AssertionError, '02.3', 'ZeroDivisionError'),
+]
+
+@table(OTHERS)
+def test_bad_argument_of_another_function(w, given, words): refused(w, given, words)
+
+# --- the commands
+
+def train(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_train(**dict(category=str(w.fabric), size=32, epochs=1, untrained=True, device='cpu') | {k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
+def predict(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_predict(**dict(model=str(w.model), images=str(w.fabric/'test'), device='cpu') | {k: v.format(here=w.here, root=w.root) for k, v in kw.items()}))[1]
+def bench(what='categories', *change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_bench(what, **dict(device='cpu', epochs=1, size=32, untrained=True, seeds=1) | {k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
+def demo(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_demo(**{k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
+def puts(make, *path): return lambda w: make(w.here.joinpath(*path))
+
+TRAIN = [
+    ('no such category', train(category='{root}/fabrik'), 'There is no category folder', 'found beside it: fabric'),
+    ('a category without a name', train(category=''), 'is not a category'),
+    ('a file for a category', train(category='{root}/model.pt'), 'There is no category folder', 'model.pt'),
+    ('an image for a category', train(category='{root}/fabric/test/good/000.png'), 'There is no category folder'),
+    ('the folder of categories', train(category='{root}'), '{root} is not a category'),
+    ('no epochs', train(epochs=0), '--epochs is 0', 'at least 1'),
+    ('fewer than no epochs', train(epochs=-3), '--epochs is -3'),
+    ('a size of 50', train(size=50), '--size is 50', 'multiple of 16'),
+    ('a size of 0', train(size=0), '--size is 0', 'multiple of 16', '32'),
+    ('a size of 16', train(size=16), '--size is 16', '32'),
+    ('a size of a mile', train(size=160_000), '--size is 160000', '4096'),
+    ('an unknown layout', train(layout='coco'), "'coco'", 'mvtec, photos'),
+    ('another layout', train(layout='photos'), 'holds 0 good training image(s)'),
+    ('an unknown backbone', train(backbone='resnet17'), "'resnet17'", 'resnet18'),
+    ('an unknown stage', train(backbone='resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
+    ('a backbone without ImageNet weights', train(backbone='fcn_resnet50', untrained=False), "'fcn_resnet50'", 'ImageNet'),
+    ('no ImageNet weights', train(missing_weights, untrained=False), 'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
+    ('an unknown device', train(device='banana'), "'banana'", 'leave it out'),
+    ('an output folder that is a file', train(out='{root}/model.pt'), '{root}/model.pt cannot be written to', '--out'),
+    ('an output folder inside a file', train(out='{root}/model.pt/x'), '{root}/model.pt/x cannot be written to', '--out'),
+    ('an output folder where none can be', train(out='/proc/none'), '/proc/none cannot be written to', '--out'),
+    ('a checkpoint of another run', train(lambda w: ((w.here/'o').mkdir(), shutil.copy(w.checkpoint, w.here/'o')), out='o'), 'checkpoint.pt is a checkpoint of another run', 'choose another folder'),
+    ('a checkpoint that is text', train(puts(text, 'o', 'checkpoint.pt'), out='o'), 'checkpoint.pt is not a checkpoint', 'delete it'),
+    ('heatmaps that are a file', train(puts(text, 'o', 'heatmaps'), out='o'), 'heatmaps', 'folder'),
+]
+
+PREDICT = [
+    ('no model', predict(model='{here}/m.pt'), '{here}/m.pt', 'check the path'),
+    ('a folder for a model', predict(model='{root}'), 'There is no model file', 'check the path'),
+    ('text for a model', predict(puts(text, 'm.pt'), model='m.pt'), 'm.pt is not a model file', 'stpm_train'),
+    ('the two arguments swapped', predict(model='{root}/fabric/test/good/000.png', images='{root}/model.pt'), '000.png is not a model file'),
+    ('a model from the future', predict(model(version=99), model='m.pt'), 'version 99'),
+    ('no images', predict(images='{here}/no'), '{here}/no', 'check the path'),
+    ('an empty folder', predict(puts(Path.mkdir, 'p'), images='p'), 'p holds no images', 'PNG'),
+    ('a folder with only text files', predict(puts(text, 'p', 'a.txt'), images='p'), 'p holds no images'),
+    ('a folder with hidden images', predict(puts(png, 'p', '._a.png'), images='p'), 'p holds no images'),
+    ('a text file for an image', predict(puts(text, 'a.txt'), images='a.txt'), 'a.txt cannot be read as an image'),
+    ('a photo of an iPhone', predict(puts(text, 'p', 'a.heic'), images='p'), 'a.heic', 'JPEG or PNG'),
+    ('a broken photo after sound ones', predict(puts(png, 'p', 'a.png'), puts(text, 'p', 'b.png'), images='p'), 'b.png cannot be read', 'replace or remove'),
+    ('a photo of 7 x 7', predict(puts(lambda p: png(p, (7, 7)), 'p', 'a.png'), images='p'), '7 x 7 pixels', 'at least 8'),
+    ('a bomb', predict(puts(bomb, 'a.png'), images='a.png'), 'a.png has more than', 'make it smaller'),
+    ('an unknown device', predict(device='banana'), "'banana'", 'leave it out'),
+    ('an output folder that is a file', predict(out='{root}/model.pt'), '{root}/model.pt cannot be written to', '--out'),
+    ('an output folder inside a file', predict(out='{root}/model.pt/x'), 'model.pt/x cannot be written to'),
+    ('heatmaps that are a file', predict(puts(text, 'o', 'heatmaps'), out='o'), 'heatmaps', 'folder'),
+    ('scores that are a folder', predict(puts(lambda p: p.mkdir(parents=True), 'o', 'scores.csv'), out='o'), 'scores.csv', 'folder'),
+]
+
+BENCH = [
+    ('nothing to measure', bench('nonsense'), "'nonsense'", 'metrics, speed or categories'),
+    ('metrics of a folder', bench('metrics', root='{root}'), 'takes no folder', '--category'),
+    ('speed of a folder', bench('speed', root='{root}'), 'takes no folder', '--category'),
+    ('speed of no category', bench('speed', category='{here}/no'), '{here}/no', 'check the path'),
+    ('speed into no folder', bench('speed', category='{root}/fabric', out='{root}/model.pt/x.json'), 'cannot be written to'),
+    ('categories of nothing', bench(), 'needs a folder', 'ROOT --out DIR'),
+    ('a folder that is not there', bench(root='{here}/no'), '{here}/no', 'holds no category'),
+    ('a folder without categories', bench(root='{here}'), 'holds no category', 'mvtec'),
+    ('an unknown category', bench(root='{root}', only='nonsense'), 'no category nonsense', 'it has fabric'),
+    ('an unknown category among others', bench(root='{root}', only='fabric,silk'), 'no category silk'),
+    ('a comma too many', bench(root='{root}', only='fabric,'), 'it has fabric'),
+    ('no seeds', bench(root='{root}', seeds=0), '--seeds is 0', 'at least 1'),
+    ('no epochs', bench(root='{root}', epochs=0), '--epochs is 0', 'at least 1'),
+    ('a size of 50', bench(root='{root}', size=50), '--size is 50', 'multiple of 16'),
+    ('an unknown backbone', bench(root='{root}', backbone='resnet17'), "'resnet17'", 'resnet18'),
+    ('no ImageNet weights', bench('categories', missing_weights, root='{root}', untrained=False), 'resnet18-f37072fd.pth'),
+    ('an output folder inside a file', bench(root='{root}', out='{root}/model.pt/x'), 'cannot be written to', '--out'),
+    ('an unknown device', bench(root='{root}', device='banana'), "'banana'", 'leave it out'),
+]
+
+DEMO = [
+    ('no epochs', demo(epochs=0), '--epochs is 0', 'at least 1'),
+    ('an unknown device', demo(device='banana'), "'banana'", 'leave it out'),
+    ('an output folder that is a file', demo(out='{root}/model.pt'), 'cannot be written to', '--out'),
+    ('a fabric that is something else', demo(puts(text, 'o', 'fabric', 'a.txt'), out='o', epochs=1), 'fabric is not a category'),
+]
+
+@pytest.mark.parametrize('given,words', [pytest.param(given, words, id=f'{command}: {what}') for command, rows in
+                                         (('train', TRAIN), ('predict', PREDICT), ('bench', BENCH), ('demo', DEMO)) for what, given, *words in rows])
+def test_bad_use_of_a_command(w, given, words): refused(w, given, [SystemExit, *words])

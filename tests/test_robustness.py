@@ -1,0 +1,646 @@
+"""Strange arrays, images, masks, model files, checkpoints and archives: properties (hypothesis) and fuzzing.
+
+The environment variable STPM_FUZZ is the number of mutated images, 200 if it is not set; a tenth as many model files with
+checkpoints, and a tenth as many archives. Mutated files are read in a process of its own, with limits: 5 s of CPU time for a file,
+`MEMORY` above what the imports take. Number k of a kind is the same file in every run: `python tests/test_robustness.py KIND k 1`."""
+import gc, hashlib, io, json, lzma, os, pickle, random, resource, shutil, signal, struct, subprocess, sys, tarfile, tempfile, warnings, zipfile, zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from stpm_nb import data, metrics, train
+from stpm_nb.data import MIN_SIDE, read_image, read_mask
+from stpm_nb.detector import FORMAT, VERSION, Detector
+from stpm_nb.download import download_mvtec
+from stpm_nb.features import make_student, make_teacher
+
+FUZZ = int(os.environ.get('STPM_FUZZ', 200))
+SECONDS, MEMORY = 5, dict(image=2**31, model=2**30, archive=2**30)         # bytes
+def examples(n): return settings(max_examples=max(n, n * FUZZ // 200), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+def sentence(error, *names, kinds=(ValueError,)):
+    "The error is one sentence of ours that holds the names."
+    text = str(error)
+    assert type(error) in kinds and '\n' not in text and text.endswith('.') and len(text) < 600, f'{type(error).__name__}: {text}'
+    for name in names: assert str(name) in text, text
+    return text
+
+def quiet(f, *args, **kw):
+    "The result of a call that gives no warning, or the error it raises."
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        try: return f(*args, **kw)
+        except Exception as e: return e
+
+# --- arrays in the metrics
+
+FUNCTIONS = dict(image_auroc='01', average_precision='01', best_f1='01', pixel_auroc='23', pro='23', pro_curve='23', evaluate='0213', stratified='02134', per_patient='02134', bootstrap='0213')
+DTYPES = ['?', 'i1', 'u1', 'i2', 'i8', 'u8', 'f2', 'f4', 'f8', 'g', 'c8', 'O', 'U3', 'S2', 'M8[s]', 'm8[s]', '>f4', [('a', 'i4')]]
+
+@st.composite
+def anything(draw, shape=None):
+    "An array of any kind and shape, or something that is none."
+    kind = draw(st.integers(0, 19))
+    if kind == 0: return draw(st.sampled_from([None, 'scores', 1, 2.5, [], [[1], [2, 3]], {}, {1: 2}, object(), [None], ['a', 'b'], b'', float('nan')]))
+    shape = shape if kind < 17 and shape is not None else draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+    x = draw(hnp.arrays(np.dtype(draw(st.sampled_from(DTYPES))), shape))
+    if kind in (1, 2) and x.dtype.kind in 'biufc' and x.dtype.itemsize <= 8 and x.dtype.byteorder != '>' and str(x.dtype) != 'uint64':
+        x = torch.from_numpy(x)
+        return draw(st.sampled_from([x, x.to_sparse() if x.ndim else x, x.to(torch.bfloat16) if x.dtype.is_floating_point else x, x.to('meta'), x.requires_grad_() if x.dtype.is_floating_point else x]))
+    return x.tolist() if kind == 3 else x
+
+@st.composite
+def sound(draw, shape, dtypes=('f2', 'f4', 'f8', 'i8', 'u1', '?')):
+    "Finite scores of a shape, with ties."
+    dtype = np.dtype(draw(st.sampled_from(dtypes)))
+    few = draw(st.booleans())
+    own = st.integers(0, 1) if few or dtype == bool else hnp.from_dtype(dtype, allow_nan=False, allow_infinity=False) if dtype.kind == 'f' else hnp.from_dtype(dtype)
+    x = draw(hnp.arrays(dtype, shape, elements=own))
+    return torch.from_numpy(x) if draw(st.booleans()) else x
+
+@st.composite
+def results_of_a_detector(draw):
+    "[scores, labels, maps, masks, names], all of them sound, or one or two of them anything."
+    m, h, w = draw(st.integers(1, 6)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    marks = lambda shape, kinds: draw(hnp.arrays(np.dtype(draw(st.sampled_from(kinds))), shape, elements=st.integers(0, 1)))
+    args = [draw(sound(m)), marks(m, ['?', 'i8', 'f4', 'u1']), draw(sound((m, h, w))), marks((m, h, w), ['?', 'u1', 'f8']), draw(st.lists(st.sampled_from(['good', 'cut', 'hole']), min_size=m, max_size=m))]
+    for k in draw(st.sets(st.integers(0, 3), max_size=2)): args[k] = draw(anything((m, h, w) if k > 1 else m))
+    if draw(st.integers(0, 9)) == 0: args[4] = draw(st.lists(st.sampled_from(['good', 'cut', '']), max_size=7))
+    if draw(st.integers(0, 9)) == 0: args[2:4] = draw(sound((m + 1, h, w))), marks((m + 1, h, w), '?')
+    return args
+
+def asked(name, args): return quiet(getattr(metrics, name), *(args[int(k)] for k in FUNCTIONS[name]), **(dict(n=20) if name == 'bootstrap' else {}))
+
+def is_share(v): return isinstance(v, float) and 0 <= v <= 1
+
+def check_metric(name, got):
+    if isinstance(got, Exception): return sentence(got)
+    if name == 'pro_curve': assert isinstance(got, tuple) and all(x.ndim == 1 and (0 <= x).all() and (x <= 1 + 1e-9).all() and (np.diff(x) >= -1e-12).all() for x in got)
+    elif name in ('evaluate', 'per_patient'): assert {'image_auroc', 'pixel_auroc', 'pro'} <= set(got) and all(v is None or is_share(v) for k, v in got.items() if k != 'patients')
+    elif name == 'bootstrap': assert all(v is None or len(v) == 2 and -1e-9 <= v[0] <= v[1] <= 1 + 1e-9 for v in got.values())
+    elif name == 'stratified': assert all(v is None or is_share(v) for row in got for k, v in row.items() if k not in ('group', 'regions'))
+    else: assert is_share(got), (name, got)
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+@examples(60)
+@given(args=results_of_a_detector())
+def test_any_arrays_give_a_share_or_a_sentence(name, args): check_metric(name, asked(name, args))
+
+@pytest.mark.parametrize('name', ['evaluate', 'stratified', 'per_patient', 'bootstrap'])
+@pytest.mark.parametrize('short', '014')
+def test_inputs_of_different_images_are_refused(name, short):
+    x = np.arange(6.)
+    args = [x, x > 2, np.tile(x[:, None, None], (1, 2, 2)), np.tile(x[:, None, None] > 2, (1, 2, 1)) & np.array([True, False]), list('aabbcc')]
+    check_metric(name, asked(name, args))
+    if short == '0': args[:2] = args[0][1:], args[1][1:]
+    if short == '1': args[2:4] = args[2][1:], args[3][1:]
+    if short == '4': args[4] = args[4][1:]
+    if short in FUNCTIONS[name]: sentence(asked(name, args))
+
+@examples(40)
+@given(m=st.integers(1, 400), good=st.integers(1, 400))
+def test_a_perfect_order_is_one_and_not_more(m, good):
+    labels = np.r_[np.zeros(good), np.ones(m)]
+    for f in (metrics.image_auroc, metrics.average_precision, metrics.best_f1): assert is_share(f(labels, labels)) and f(labels, labels) > 1 - 1e-12
+
+@pytest.mark.parametrize('limit', [0, -.1, 1.1, float('nan'), float('inf'), np.float64(.3), 1, 1e-300, 5e-324, True])
+def test_any_limit_of_pro(limit):
+    maps, masks = np.arange(8.).reshape(2, 2, 2), np.arange(8).reshape(2, 2, 2) % 3 == 0
+    check_metric('pro', quiet(metrics.pro, maps, masks, limit))
+
+# --- images and masks of any size, mode and dtype
+
+HOLDS = dict(png=['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'], jpg=['L', 'RGB', 'CMYK', 'YCbCr'], bmp=['1', 'L', 'P', 'RGB'], webp=['RGB', 'RGBA'],
+             tif=['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB', 'I;16', 'I;16B', 'I', 'F'])
+PAIRS = [(suffix, mode) for suffix, modes in HOLDS.items() for mode in modes]
+
+def picture(mode, w, h, seed):
+    "Random pixels of a mode."
+    rng = np.random.default_rng(seed)
+    if mode == 'F': return Image.fromarray(rng.choice(np.float32([np.nan, np.inf, -1e38, 0, 1e-40, 1, 300]), (h, w)))
+    if mode == 'I': return Image.fromarray(rng.integers(-2**31, 2**31, (h, w), dtype=np.int32))
+    if mode.startswith('I;16'): return Image.frombytes(mode, (w, h), rng.bytes(2 * w * h))
+    if mode == 'P':
+        im = Image.frombytes('P', (w, h), rng.bytes(w * h)); im.putpalette(rng.bytes(768)); return im
+    if mode == '1': return Image.fromarray(rng.random((h, w)) > .5)
+    return Image.frombytes(mode, (w, h), rng.bytes(w * h * len(Image.new(mode, (1, 1)).getbands())))
+
+@st.composite
+def sides(draw):
+    "Width and height, from 1 x 1 to 4000 x 10."
+    w, h = draw(st.one_of(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(st.integers(1, 4000), st.integers(1, 10)),
+                          st.sampled_from([(1, 1), (4000, 10), (10, 4000), (8, 8), (7, 8), (4000, 1)])))
+    return (h, w) if draw(st.booleans()) else (w, h)
+
+def check_reading(x, path, kind, size):
+    "What a reader gives is a tensor of its kind, or one sentence that names the file."
+    if isinstance(x, Exception): return sentence(x, path)
+    want = (torch.uint8, (3, size, size)) if kind is read_image else (torch.bool, (size, size))
+    assert (x.dtype, tuple(x.shape)) == want
+
+@examples(100)
+@given(pair=st.sampled_from(PAIRS), wh=sides(), turn=st.integers(0, 9), seed=st.integers(0, 9), size=st.sampled_from([1, 32, 100]), alpha=st.booleans())
+def test_any_size_and_mode_is_read_or_refused(pair, wh, turn, seed, size, alpha):
+    (suffix, mode), (w, h), exif = pair, wh, Image.Exif()
+    exif[0x0112] = turn                                                    # 1 to 8 are turns and reflections, others mean nothing
+    with tempfile.TemporaryDirectory() as d:
+        path = Path(d)/f'x.{suffix}'
+        more = dict(transparency=bytes(range(256)) if mode == 'P' else 3 if mode == 'L' else (1, 2, 3)) if alpha and suffix == 'png' and mode in ('P', 'L', 'RGB') else {}
+        picture(mode, w, h, seed).save(path, **more, **({} if suffix == 'bmp' else dict(exif=exif)))
+        image, mask, twin = quiet(read_image, path, size), quiet(read_mask, path, size), quiet(read_mask, path, size, like=path)
+        for x, kind in ((image, read_image), (mask, read_mask), (twin, read_mask)): check_reading(x, path, kind, size)
+        if min(w, h) < MIN_SIDE: assert all(f'at least {MIN_SIDE}' in str(x) for x in (image, mask, twin))
+        elif mode not in ('F', 'LAB'): assert torch.is_tensor(image) and torch.is_tensor(mask) and torch.equal(mask, twin), (image, mask, twin)
+
+@pytest.mark.parametrize('suffix,mode,value', [('png', 'L', 1), ('png', '1', 1), ('png', 'I;16', 1), ('tif', 'I;16', 1), ('tif', 'I;16B', 1), ('tif', 'I', 1), ('tif', 'F', .001),
+                                               ('png', 'RGB', (0, 0, 1)), ('png', 'RGBA', (0, 0, 1, 255)), ('png', 'LA', (1, 255)), ('png', 'P', 1), ('webp', 'RGB', (0, 0, 255))])
+def test_the_faintest_mark_of_a_mask_counts(tmp_path, suffix, mode, value):
+    im = Image.new(mode, (16, 16))
+    if mode == 'P': im.putpalette([0, 0, 0, 0, 0, 1])
+    im.paste(value, (4, 0, 8, 16)); im.save(tmp_path/f'm.{suffix}', **(dict(lossless=True) if suffix == 'webp' else {}))
+    found = read_mask(tmp_path/f'm.{suffix}', 16)
+    assert found[:, 4:8].all() and found.sum() == 64
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp'])
+def test_a_mask_has_the_size_of_the_upright_image(tmp_path, suffix):
+    exif = Image.Exif(); exif[0x0112] = 6                                  # "turn me by 90 degrees"
+    Image.new('RGB', (40, 20)).save(tmp_path/f'turned.{suffix}', exif=exif)
+    Image.new('L', (20, 40), 255).save(tmp_path/'upright.png'); Image.new('L', (40, 20)).save(tmp_path/'lying.png')
+    assert read_mask(tmp_path/'upright.png', 32, like=tmp_path/f'turned.{suffix}').all()
+    sentence(quiet(read_mask, tmp_path/'lying.png', 32, like=tmp_path/f'turned.{suffix}'), 'lying.png', f'turned.{suffix}', '20 x 40')
+    (tmp_path/'text.png').write_text('x')
+    sentence(quiet(read_mask, tmp_path/'upright.png', like=tmp_path/'text.png'), 'text.png')
+    sentence(quiet(read_mask, tmp_path/'upright.png', like=tmp_path/'none.png'), 'none.png', kinds=(FileNotFoundError,))
+
+def png(w, h, kind=0, raw=b''):
+    "A PNG that declares a size and holds these bytes: grey of one bit, or of another kind of (depth, colour)."
+    depth, colour = ((1, 0), (8, 2), (16, 6), (8, 0))[kind]
+    chunk = lambda name, body: struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, depth, colour, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(raw)) + chunk(b'IEND', b'')
+
+BOMBS = [(8193, 8192), (9500, 9500), (13000, 13000), (20000, 20000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 8), (70_000_000, 10)]
+
+def test_a_bomb_is_one_sentence_with_the_limit(tmp_path):
+    "With PIL's warnings as errors here, and as a user meets them in a process of its own."
+    for w, h in BOMBS:
+        (tmp_path/f'{w}.png').write_bytes(png(w, h))
+        for reader in (read_image, read_mask): sentence(quiet(reader, tmp_path/f'{w}.png'), f'{w}.png', f'{data.MAX_PIXELS:,}')
+    code = 'import sys, stpm_nb.data as d\nfor p in sys.argv[1:]:\n  try: d.read_image(p)\n  except ValueError as e: print(e)'
+    out = subprocess.run([sys.executable, '-c', code, *tmp_path.glob('*.png')], capture_output=True, text=True)
+    assert out.stderr == '' and out.stdout.count('pixels; make it smaller') == out.stdout.count('\n') == len(set(w for w, _ in BOMBS))
+
+def test_a_photo_of_endless_scans_is_refused(tmp_path):
+    "Each scan of a progressive JPEG costs a pass over all pixels, and 100 bytes: 10 MB of them would be an hour."
+    f = io.BytesIO(); Image.new('L', (64, 64), 128).save(f, 'jpeg', progressive=True); b = f.getvalue()
+    scan = b[b.rfind(b'\xff\xc4'):-2]
+    for n in (0, 20, 10**4):
+        (tmp_path/'scans.jpg').write_bytes(b[:-2] + scan * n + b'\xff\xd9')
+        got = quiet(read_image, tmp_path/'scans.jpg', 32)
+        if n < 100: assert (got == 128).all()
+        else: sentence(got, 'scans.jpg')
+
+def test_images_at_the_limit_are_legal(tmp_path):
+    Image.new('1', (8192, 8192), 1).save(tmp_path/'large.png'); Image.new('L', (4000, 10), 100).save(tmp_path/'long.png')
+    assert read_image(tmp_path/'large.png', 32).min() == 255 and read_image(tmp_path/'long.png', 32).float().mean() == 100
+
+def test_no_other_kind_of_file_hides_behind_a_suffix(tmp_path):
+    "A PostScript file is a program that PIL would hand to Ghostscript."
+    (tmp_path/'a.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n')
+    Image.new('RGB', (20, 20)).save(tmp_path/'b.gif'); (tmp_path/'b.gif').rename(tmp_path/'b.png')
+    for name in ('a.png', 'b.png'): sentence(quiet(read_image, tmp_path/name), name, 'UnidentifiedImageError')
+    frames = [Image.new('RGB', (20, 20), c) for c in ('red', 'blue')]
+    frames[0].save(tmp_path/'c.mpo', save_all=True, append_images=frames[1:]); (tmp_path/'c.mpo').rename(tmp_path/'c.jpg')      # what some phones call JPEG
+    assert read_image(tmp_path/'c.jpg', 32)[0].min() > 200
+
+# --- interrupted training
+
+class Stop(KeyboardInterrupt): pass
+
+def training(path, stop=None, where='pyramid_loss'):
+    "Train a little; an interruption strikes in the call number `stop` of a function of the training module."
+    images, calls, real = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)), [0], getattr(train, where)
+    def struck(*args, **kw):
+        calls[0] += 1
+        if calls[0] == stop: raise Stop
+        return real(*args, **kw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, where, struck) if where != 'replace' else patch.setattr(os, 'replace', struck)
+        student, history = train.train_student(make_teacher(None), images, epochs=3, seed=3, checkpoint=path, progress=False)
+    return student.state_dict(), [{k: v for k, v in h.items() if k != 'images_per_s'} for h in history], calls[0]
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    threads = torch.get_num_threads(); torch.set_num_threads(1)
+    yield training(None)
+    torch.set_num_threads(threads)
+
+@settings(parent=examples(5), max_examples=max(5, min(60, FUZZ // 100)))
+@given(steps=st.lists(st.integers(1, 12), max_size=3), where=st.sampled_from(['pyramid_loss', 'validation_error', 'save_atomic', 'normalise', 'train_epoch']))
+def test_interrupted_anywhere_training_gives_the_same_numbers(undisturbed, steps, where):
+    with tempfile.TemporaryDirectory() as d:
+        for stop in steps:
+            try: training(Path(d)/'c.pt', stop, where)
+            except Stop: pass
+            assert {p.name for p in Path(d).iterdir()} <= {'c.pt'}
+        student, history, _ = training(Path(d)/'c.pt')
+    assert history == undisturbed[1] and student.keys() == undisturbed[0].keys()
+    assert all(torch.equal(v, student[k]) for k, v in undisturbed[0].items())
+
+# --- mutated files, read in a process of their own
+
+def flip(b, rng):
+    "A few bits, bytes or a stretch are changed, or some are lost, doubled or added."
+    b, n = bytearray(b), max(1, len(b))
+    for _ in range(rng.choice((1, 1, 2, 5, 40))):
+        i, k = rng.randrange(n), rng.randrange(1, 1 + min(n, rng.choice((1, 4, 64, 4096))))
+        how = rng.randrange(7)
+        if how == 0 and i < len(b): b[i] ^= 1 << rng.randrange(8)
+        if how == 1: b[i:i+k] = rng.randbytes(k)
+        if how == 2: b[i:i+4] = rng.choice((b'\0\0\0\0', b'\xff\xff\xff\xff', b'\x7f\xff\xff\xff', b'\x80\0\0\0', b'\0\0\0\1'))
+        if how == 3: del b[i:i+k]
+        if how == 4: b[i:i] = b[i:i+k]
+        if how == 5: del b[i:]
+        if how == 6: b += rng.randbytes(k)
+    return bytes(b)
+
+def png_chunks(b):
+    i, out = 8, []
+    while i + 8 <= len(b):
+        n = struct.unpack('>I', b[i:i+4])[0]
+        out.append((b[i+4:i+8], b[i+8:i+8+n])); i += 12 + n
+    return out
+
+def inflated(b):
+    try: return zlib.decompress(b)
+    except zlib.error: return b
+
+def mutate_png(b, rng, others):
+    "Chunks are doubled, lost, exchanged, spliced, filled with anything, with checksums that fit."
+    chunks = png_chunks(b)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        i, how = rng.randrange(len(chunks)), rng.randrange(9)
+        name, body = chunks[i]
+        if how == 0: chunks.insert(rng.randrange(len(chunks) + 1), chunks[i])
+        if how == 1 and len(chunks) > 1: del chunks[i]
+        if how == 2: chunks[i] = name, flip(body, rng)
+        if how == 3: chunks[0] = b'IHDR', struct.pack('>II', *(rng.choice((0, 1, 7, 9, 300, 4000, 8192, 8193, 9999, 65535, 2**31 - 1, 2**32 - 1)) for _ in 'wh')) + chunks[0][1][8:]
+        if how == 4: chunks[0] = b'IHDR', chunks[0][1][:8] + bytes(rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255)) for _ in range(5))
+        if how == 5: chunks[1:1] = png_chunks(rng.choice(others))[rng.randrange(3):]
+        if how == 6 and name == b'IDAT': chunks[i] = name, zlib.compress(flip(inflated(body), rng))
+        if how == 7: chunks.insert(1, (rng.choice((b'zTXt', b'iCCP', b'iTXt', b'eXIf', b'acTL', b'fcTL', b'tRNS', b'PLTE', b'gAMA', b'pHYs', b'cHRM')), rng.choice((rng.randbytes(40), b'a\0\0' + zlib.compress(bytes(2**24)), b'Exif\0\0II*\0\x08\0\0\0' + rng.randbytes(30), struct.pack('>II', 2**31 - 1, 0)))))
+        if how == 8: chunks.insert(1, (b'tEXt', b'Raw profile type exif\0' + rng.randbytes(20).hex().encode()))
+    return b[:8] + b''.join(struct.pack('>I', len(c)) + n + c + struct.pack('>I', zlib.crc32(n + c)) for n, c in chunks)
+
+def mutate_jpeg(b, rng, others):
+    "Segments are doubled, lost, exchanged, spliced, filled with anything, or declare another size."
+    i, parts = 2, []
+    while b[i:i+1] == b'\xff' and b[i+1] != 0xda:
+        n = struct.unpack('>H', b[i+2:i+4])[0]
+        parts.append(b[i:i+2+n]); i += 2 + n
+    rest = b[i:]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        k, how = rng.randrange(len(parts)), rng.randrange(8)
+        if how == 0: parts.insert(rng.randrange(len(parts) + 1), parts[k])
+        if how == 1 and len(parts) > 1: del parts[k]
+        if how == 2: parts[k] = parts[k][:4] + flip(parts[k][4:], rng)
+        if how == 3: parts = [p[:5] + struct.pack('>HH', *(rng.choice((0, 1, 7, 9, 300, 4000, 8192, 8193, 30000, 65535)) for _ in 'hw')) + p[9:] if p[1] in (0xc0, 0xc2) else p for p in parts]
+        if how == 4: rest = rng.choice(others)[rng.randrange(20, 700):]
+        if how == 5: parts.insert(k, b'\xff\xe1\x00\x36Exif\0\0' + rng.choice((b'II*\0\x08\0\0\0', b'MM\0*\0\0\0\x08')) + rng.randbytes(38))
+        if how == 6: rest = flip(rest, rng)
+        if how == 7: rest = rest[:-2] * rng.choice((2, 50)) + rest[-2:]              # scans again and again
+    return b[:2] + b''.join(parts) + rest
+
+def photos():
+    "Small files of every kind that is read: {suffix: [bytes]}."
+    out, exif = {}, Image.Exif(); exif[0x0112] = 6
+    for suffix, mode in PAIRS:
+        for k, more in enumerate(({}, dict(progressive=True, exif=exif)) if suffix == 'jpg' else ({}, dict(exif=exif)) if suffix == 'png' else ({},)):
+            f = io.BytesIO(); picture(mode, 33, 21, k).save(f, {'jpg': 'jpeg', 'tif': 'tiff'}.get(suffix, suffix), **more)
+            out.setdefault(suffix, []).append(f.getvalue())
+    f = io.BytesIO(); picture('P', 33, 21, 3).save(f, 'png', transparency=bytes(range(256))); out['png'].append(f.getvalue())
+    f = io.BytesIO(); picture('RGB', 33, 21, 3).save(f, 'png', save_all=True, append_images=[picture('RGB', 33, 21, 4)]); out['png'].append(f.getvalue())
+    f = io.BytesIO(); picture('RGB', 33, 21, 3).save(f, 'mpo', save_all=True, append_images=[picture('RGB', 33, 21, 4)]); out['jpg'].append(f.getvalue())
+    return out
+
+def strike_image(rng, folder, base):
+    suffix = rng.choice(('png', 'jpg') * 9 + ('tif', 'bmp', 'webp'))                 # nine in ten are PNG or JPEG
+    b, path = rng.choice(base[suffix]), folder/f'x.{suffix}'
+    deep = dict(png=mutate_png, jpg=mutate_jpeg).get(suffix)
+    path.write_bytes(deep(b, rng, base[suffix]) if deep and rng.random() < .6 else flip(b, rng))
+    def read():
+        for reader in (read_image, read_mask): yield reader, reader(path, 32)
+    def check(found): check_reading(found[1], path, found[0], 32)
+    return path, lambda: list(read()), lambda found: [check(f) for f in found]
+
+# model files and checkpoints
+
+ODD = [None, 'x', '', -1, 0, -5, 10**9, 2.5, float('nan'), float('inf'), True, [], {}, [1], b'', 1e-300, '0.5', 2**70, torch.zeros(()), torch.zeros(1).expand(10**12),
+       torch.zeros(3, 3), torch.full((64,), float('nan')), torch.zeros(64, dtype=torch.int64), torch.empty(10**6, device='meta'), torch.zeros(2, 2).to_sparse()]
+
+class Call:
+    "A pickle of it calls a function when it is read."
+    def __init__(self, f, *args): self.call = f, args
+    def __reduce__(self): return self.call
+
+def packed(state):
+    f = io.BytesIO(); torch.save(state, f); return f.getvalue()
+
+def repacked(b, change, kind=zipfile.ZIP_STORED):
+    "The archive once more, its records changed by a function of name and bytes."
+    f = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(b)) as z, zipfile.ZipFile(f, 'w', kind, compresslevel=1) as out:
+        for i in z.infolist():
+            got = change(i.filename, z.read(i.filename))
+            if got is not None: out.writestr(i.filename, got)
+    return f.getvalue()
+
+def swapped(tree, rng):
+    "A copy of a nested dict in which one value is odd, lost or new, at any depth."
+    tree = dict(tree) if isinstance(tree, dict) else list(tree)
+    key = rng.choice(list(tree) if isinstance(tree, dict) else range(len(tree))) if tree else None
+    inner = tree[key] if key is not None else None
+    if key is None: return tree
+    if isinstance(inner, (dict, list)) and inner and rng.random() < .8: tree[key] = swapped(inner, rng)
+    elif torch.is_tensor(inner) and inner.numel() and rng.random() < .6:
+        x = inner.clone().contiguous(); i = rng.randrange(x.numel())
+        how = rng.randrange(6)
+        if how == 0 and x.is_floating_point(): x.reshape(-1)[i] = rng.choice((float('nan'), float('inf'), -float('inf')))
+        tree[key] = (x, x.half(), x.flatten()[:-1], x[None], x.double(), x.int())[how]
+    elif rng.random() < .2: del tree[key]
+    elif isinstance(tree, dict) and rng.random() < .2: tree['new'] = rng.choice(ODD)
+    else: tree[key] = rng.choice(ODD)
+    return tree
+
+def claims(b, rng):
+    "Numbers in the zip's directory claim other sizes, offsets or methods."
+    b, at = bytearray(b), []
+    i = b.find(b'PK\x01\x02', b.rfind(b'data.pkl', 0, len(b) // 2))
+    while 0 <= i: at.append(i); i = b.find(b'PK\x01\x02', i + 4)
+    for _ in range(rng.choice((1, 1, 3))):
+        where, field = rng.choice(at), rng.choice((8, 10, 16, 20, 24, 28, 30, 42))
+        b[where+field:where+field+4] = struct.pack('<I', rng.choice((0, 1, 2**31 - 1, 2**32 - 1, rng.randrange(2**32), len(b))))
+    return bytes(b)
+
+def payloads(folder):
+    "Pickles that do harm when they are read without care."
+    hacked = str(folder/'hacked')
+    return [Call(os.mkdir, hacked), Call(os.system, f'touch {hacked}'), Call(exec, f'open({hacked!r}, "w")'), Call(open, hacked, 'w'), Call(subprocess.call, ['touch', hacked]),
+            Call(torch.save, {}, hacked), Call(bytearray, 2**33), Call(torch.Tensor, 2**31), Call(torch.zeros, 2**31), Call(pickle.loads, b'.')]
+
+def model_state():
+    teacher, student = make_teacher(None), make_student()
+    return dict(format=FORMAT, version=VERSION, settings=dict(teacher='untrained', size=32, epochs=1, seed=0, category='x'), threshold=.5,
+                history=[dict(epoch=1, loss=1., val=1., images_per_s=1.)], teacher=teacher.state_dict(), student=student.state_dict())
+
+def models():
+    with tempfile.TemporaryDirectory() as d:
+        training(Path(d)/'c.pt')
+        check = torch.load(Path(d)/'c.pt', weights_only=True)
+    return {kind: (state, packed(state)) for kind, state in (('model', model_state()), ('checkpoint', check))}
+
+def mutate_model(b, state, rng, folder):
+    "(mutated bytes, True if what they hold may have been changed without a trace: the checksums are those of the new content)."
+    how = rng.randrange(9)
+    if how < 2: return flip(b, rng), False
+    if how == 2: return claims(b, rng), False
+    if how == 3: return packed(rng.choice(payloads(folder)) if rng.random() < .4 else {**state, rng.choice(list(state)): rng.choice(payloads(folder))}), True
+    if how == 4: return repacked(b, lambda n, x: flip(x, rng) if n.endswith('.pkl') else x), True
+    if how == 5: return repacked(b, lambda n, x: (None, x * 2, x[:-4], b'', flip(x, rng))[rng.randrange(5)] if rng.random() < .03 else x), True
+    if how == 6 and rng.random() < .3: return repacked(b, lambda n, x: x, zipfile.ZIP_DEFLATED), True
+    return packed(swapped(state, rng)), True
+
+def same(a, b):
+    if torch.is_tensor(a): return torch.is_tensor(b) and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(same(v, b[k]) for k, v in a.items())
+    return a == b
+
+def strike_model(rng, folder, base):
+    kind = rng.choice(('model', 'model', 'checkpoint'))
+    (state, b), path, cpu = base[kind], folder/'x.pt', torch.device('cpu')
+    mutated, traceless = mutate_model(b, state, rng, folder)
+    path.write_bytes(mutated)
+    def read():
+        if kind == 'checkpoint': return train._resume(path, state['settings'], train._new_run(0, .02, 9, cpu), cpu)[1]
+        detector = Detector.load(path, 'cpu')
+        assert 0 < detector.threshold < float('inf')
+        assert detector.predict(torch.zeros(1, 3, *[detector.settings['size']] * 2, dtype=torch.uint8))[0].isfinite().all() or traceless
+        return dict(detector.teacher.state_dict())
+    def check(found): assert traceless or same(state['best' if kind == 'checkpoint' else 'teacher'], found), 'other weights without a word'
+    return path, read, check
+
+# archives
+
+def tar_of(members):
+    "A tar file of (TarInfo or name, bytes)."
+    f = io.BytesIO()
+    with tarfile.open(fileobj=f, mode='w', errors='surrogateescape') as tar:
+        for m, body in members:
+            m = m if isinstance(m, tarfile.TarInfo) else tarfile.TarInfo(m)
+            if m.isreg() and m.size == 0: m.size = len(body)
+            tar.addfile(m, io.BytesIO(body))
+    return f.getvalue()
+
+def member(name, kind=tarfile.REGTYPE, link='', size=0, mode=0o644, pax={}):
+    m = tarfile.TarInfo(name); m.type, m.linkname, m.size, m.mode, m.pax_headers = kind, link, size, mode, pax
+    return m
+
+def strange_members(rng, outside):
+    "Members that lead outside, are no files, claim what is not there, or have names that no file can have."
+    inside = rng.choice(('bottle/test/', 'mvtec_anomaly_detection/bottle/', 'bottle/'))
+    name = rng.choice(('../evil', '../../evil', f'{outside}/evil', 'bottle/../../../evil', '/bottle/evil', 'bottle', 'bottle/', '.', '', 'bottle/./a', 'bottle//b', inside + 'x' * 300, inside + 'y/' * 3000 + 'z',
+                       inside + 'new\nline', inside + '\udcff', inside + 'ä' * 200, 'bottle/test/good/000.png/x', 'bottle\\..\\evil', inside + 'evil'))
+    to = rng.choice(('../../..', str(outside), '/etc/passwd', '../../../evil', 'good/000.png', '.', '', 'bottle/test/good/000.png', '../cable', name))
+    kind = rng.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.REGTYPE, tarfile.REGTYPE, tarfile.DIRTYPE, b'9', tarfile.CONTTYPE))
+    made = [(member(name, kind, to, mode=rng.choice((0, 0o644, 0o7777))), b'evil' if kind == tarfile.REGTYPE else b'')]
+    if kind == tarfile.SYMTYPE: made.append((member(f'{name}/evil'), b'evil'))                             # through the link
+    if rng.random() < .2: made.append((member(inside + 'p', pax={rng.choice(('path', 'linkpath', 'size', 'mtime', 'GNU.sparse.major', 'GNU.sparse.map', 'GNU.sparse.size', 'SCHILY.xattr.user.a')):
+                                              rng.choice(('../../evil', str(10**15), '-1', 'x', 'a' * 5000, '1,2,3', '0', '\0'))}), b'x'))
+    return made
+
+def archives():
+    png_ = photos()['png']
+    return [(member(f'{top}{c}/test/{kind}/00{i}.png'), png_[i]) for top in ('', 'mvtec_anomaly_detection/') for c in ('cable', 'bottle') for kind in ('good', 'hole') for i in range(3)]
+
+def refit(b, rng):
+    "Change a header field of a tar and make its checksum fit."
+    b = bytearray(b)
+    at = [i for i in range(0, len(b), 512) if b[i+257:i+262] == b'ustar']
+    for _ in range(rng.choice((1, 3))):
+        i, (start, n) = rng.choice(at), rng.choice(((0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (263, 2), (345, 155)))
+        b[i+start:i+start+n] = rng.choice((rng.randbytes(n), b'\xff' * n, b'7' * n, (b'\x80' + bytes(n - 1))[:n], bytes(n), rng.choice(b'0123456LKxgSV').to_bytes(1, 'big').ljust(n, b'\0')))
+        b[i+148:i+156] = b' ' * 8
+        b[i+148:i+156] = b'%06o\0 ' % sum(b[i:i+512])
+    return bytes(b)
+
+def bomb(how, size, zeros=b''):
+    "Little that claims to be much: a member, one before it, a header, a name; files without end; holes. `zeros` follow the claim."
+    head = lambda name, kind, size: member(name, kind, size=size).tobuf(tarfile.GNU_FORMAT)
+    if how < 4: return lzma.compress(head(('bottle/test/zeros', 'other/zeros', 'x', '././@LongLink')[how], (tarfile.REGTYPE, tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)[how], size), preset=0) + zeros
+    if how == 4: return lzma.compress(b''.join(head(f'bottle/{i}', tarfile.DIRTYPE, 0) for i in range(3)) * 50_000, preset=0)
+    return lzma.compress(tar_of([(member('bottle/sparse', pax={'GNU.sparse.major': '0', 'GNU.sparse.minor': '1', 'GNU.sparse.size': str(size), 'GNU.sparse.map': '0,4'}), b'evil')]), preset=0)
+
+def strike_archive(rng, folder, base):
+    members, root, outside = list(base), folder/'root', folder/'outside'
+    root.mkdir(); outside.mkdir(); (outside/'kept').write_text('kept')
+    how = rng.randrange(8)
+    if how < 3:
+        for m in strange_members(rng, outside): members.insert(rng.randrange(len(members) + 1), m)
+    b = tar_of(members)
+    if how == 3: b = flip(b, rng)
+    if how == 4: b = refit(b, rng)
+    b = bomb(rng.randrange(6), rng.choice((2**31, 2**34, 2**40)), ZEROS * 8) if how == 5 and rng.random() < .3 else lzma.compress(b, preset=0)        # 2 GiB in 300 kB
+    if how >= 6: b = flip(b, rng)
+    (outside/'a.tar.xz').write_bytes(b)
+    before = sorted(p for p in folder.rglob('*'))
+    def read(): return download_mvtec(root, 'bottle', (outside/'a.tar.xz').as_uri(), hashlib.sha256(b).hexdigest())
+    def check(found):
+        assert sorted(p for p in folder.rglob('*') if root not in p.parents) == before, 'a file outside the folder'
+        assert {p.name for p in root.iterdir()} <= {'bottle', 'mvtec_anomaly_detection.tar.xz'} and (found is None) == (not (root/'bottle').exists()), 'something half-written'
+        assert all(not p.is_symlink() and (p.is_file() and p.stat().st_nlink == 1 or p.is_dir()) and not p.stat().st_mode & 0o7000 for p in root.rglob('*')), 'a link or a device'
+        assert (outside/'kept').read_text() == 'kept'
+    return root/'mvtec_anomaly_detection.tar.xz', read, check
+
+# --- what each reader must refuse, by name
+
+@pytest.fixture(scope='module')
+def small_state():
+    "A model file's content, with one stage of the network: a twentieth of the bytes."
+    nets = dict(backbone='resnet18:layer1')
+    return model_state() | dict(settings=dict(size=32, **nets), teacher=make_teacher(None, **nets).state_dict(), student=make_student(**nets).state_dict())
+
+def tensor_changed(net, change, key='layer1.0.bn1.weight'):
+    return lambda s: s | {net: {k: change(v.clone()) if k == key else v for k, v in s[net].items()}}
+
+def at_first(value):
+    def change(x): x[0] = value; return x
+    return change
+
+WRONG = {**{f'no {k}': lambda s, k=k: {n: v for n, v in s.items() if n != k} for k in ('format', 'version', 'settings', 'threshold', 'history', 'teacher', 'student')},
+         **{f'size {v!r}': lambda s, v=v: s | dict(settings=s['settings'] | dict(size=v)) for v in (0, -5, 10**9, 'x', None, 32., True, [32])},
+         **{f'threshold {v!r}': lambda s, v=v: s | dict(threshold=v) for v in (0, -1., float('nan'), float('inf'), 'x', None, [1.])},
+         **{f'backbone {v!r}': lambda s, v=v: s | dict(settings=s['settings'] | dict(backbone=v)) for v in ('resnet18', 'regnet_y_128gf', 'none', '', 3, 'resnet18:layer9')},
+         **{f'{v} in {net}': tensor_changed(net, at_first(v)) for net in ('teacher', 'student') for v in (float('nan'), float('inf'))},
+         'negative variance': tensor_changed('student', lambda x: x - 2, 'bn1.running_var'),
+         'shape': tensor_changed('teacher', lambda x: x[:-1]), 'half': tensor_changed('student', lambda x: x.half()), 'whole numbers': tensor_changed('teacher', lambda x: x.int()),
+         'huge': tensor_changed('teacher', lambda x: torch.zeros(1).expand(10**12)), 'meta': tensor_changed('teacher', lambda x: x.to('meta')), 'sparse': tensor_changed('teacher', lambda x: x.to_sparse()),
+         'missing weight': lambda s: s | dict(student={k: v for k, v in s['student'].items() if k != 'conv1.weight'}), 'extra weight': lambda s: s | dict(student={**s['student'], 'x': torch.zeros(1)}),
+         'other format': lambda s: s | dict(format='stpm_nb checkpoint'), 'later version': lambda s: s | dict(version=VERSION + 1), 'odd version': lambda s: s | dict(version=torch.zeros(2, 2)),
+         'history': lambda s: s | dict(history=3), 'settings': lambda s: s | dict(settings=[32]), 'a list': lambda s: list(s), 'a tensor': lambda s: torch.zeros(3)}
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_wrong_model_file_is_one_sentence(small_state, tmp_path, name):
+    path = tmp_path/'m.pt'
+    path.write_bytes(packed(WRONG[name](small_state)))
+    sentence(quiet(Detector.load, path, 'cpu'), path)
+
+def test_a_changed_model_file_is_one_sentence(small_state, tmp_path):
+    b, path = packed(small_state), tmp_path/'m.pt'
+    path.write_bytes(b)
+    assert Detector.load(path, 'cpu').threshold == .5
+    bit = bytearray(b); bit[b.find(small_state['teacher']['conv1.weight'].numpy().tobytes()) + 1000] ^= 1
+    claim = b.replace(struct.pack('<II', 64 * 9 * 64 * 4, 64 * 9 * 64 * 4), struct.pack('<II', 2**31, 2**31))
+    shrunk = repacked(b, lambda n, x: bytes(2**28) if n.endswith('/data/0') else x, zipfile.ZIP_DEFLATED)       # 256 MiB of zeros in 1 MB
+    assert claim != b
+    for changed in (bit, claim, shrunk, b[:-1], b[:len(b)//2], b[99:], b'', b'PK', b'x' * 99, pickle.dumps(1), packed({})): path.write_bytes(changed); sentence(quiet(Detector.load, path, 'cpu'), path)
+
+def test_no_pickle_runs(small_state, tmp_path):
+    for payload in payloads(tmp_path):
+        for state in (payload, small_state | dict(history=payload), small_state | dict(teacher=payload)):
+            (tmp_path/'m.pt').write_bytes(packed(state))
+            sentence(quiet(Detector.load, tmp_path/'m.pt', 'cpu'), 'm.pt')
+            sentence(quiet(train.load_checkpoint, tmp_path/'m.pt', {}, 'cpu'), 'm.pt')
+            assert not (tmp_path/'hacked').exists()
+    (tmp_path/'m.pt').write_bytes(packed(payloads(tmp_path)[0])); torch.load(tmp_path/'m.pt', weights_only=False)
+    assert (tmp_path/'hacked').exists(), 'read the careless way, the payload does its work'
+
+def got(folder, members, change=lambda b: b, compress=lzma.compress):
+    "Download an archive of these members into `folder/root`: the folder, or the error."
+    b = change(compress(tar_of(members)))
+    (folder/'a.tar.xz').write_bytes(b)
+    return quiet(download_mvtec, folder/'root', 'bottle', (folder/'a.tar.xz').as_uri(), hashlib.sha256(b).hexdigest())
+
+T = tarfile
+EVIL = dict(climbs=[member('bottle/../../evil')], climbs_first=[member('../bottle/evil')], absolute=[member('/bottle/../../evil')], symlink=[member('bottle/link', T.SYMTYPE, '../../..'), member('bottle/link/evil')],
+            symlink_inside=[member('bottle/link', T.SYMTYPE, 'good')], hardlink=[member('bottle/link', T.LNKTYPE, '../a.tar.xz')], hardlink_inside=[member('bottle/link', T.LNKTYPE, 'bottle/good/1.png')],
+            pipe=[member('bottle/pipe', T.FIFOTYPE)], device=[member('bottle/null', T.CHRTYPE)], disk=[member('bottle/sda', T.BLKTYPE)], unknown=[member('bottle/x', b'9')],
+            path_of_a_header=[member('bottle/x', pax=dict(path='bottle/../../evil'))], long=[member('bottle/' + 'x' * 300)], a_file_as_folder=[member('bottle/good/1.png/x')], nul=[member('bottle/x', pax=dict(path='bottle/a\0b'))])
+
+@pytest.mark.parametrize('name', EVIL)
+def test_an_evil_archive_leaves_nothing(tmp_path, name):
+    good = [(member('bottle/good/1.png', size=3), b'png')]
+    padding = [(member('license.txt'), random.Random(0).randbytes(2**16))]
+    error = got(tmp_path, padding + good + [(m, b'') for m in EVIL[name]])
+    sentence(error, 'mvtec_anomaly_detection.tar.xz')
+    assert {p.name for p in tmp_path.rglob('*')} == {'a.tar.xz', 'root', 'mvtec_anomaly_detection.tar.xz'}
+
+@pytest.mark.parametrize('change', [lambda b: b[:-1], lambda b: b[:len(b)//2], lambda b: b'', lambda b: b[5:], lambda b: b'x' + b, lambda b: lzma.decompress(b), lambda b: zlib.compress(b)], ids='short half empty headless shifted plain zlib'.split())
+def test_a_damaged_archive_leaves_nothing(tmp_path, change):
+    sentence(got(tmp_path, [(member('bottle/good/1.png'), b'png' * 9999)], change), 'mvtec_anomaly_detection.tar.xz')
+    assert {p.name for p in tmp_path.rglob('*')} == {'a.tar.xz', 'root', 'mvtec_anomaly_detection.tar.xz'}
+
+@pytest.mark.parametrize('how', range(6))
+def test_an_archive_that_claims_much_leaves_nothing(tmp_path, how):
+    sentence(got(tmp_path, [], lambda b: bomb(how, 2**40)), 'mvtec_anomaly_detection.tar.xz')
+    assert {p.name for p in tmp_path.rglob('*')} == {'a.tar.xz', 'root', 'mvtec_anomaly_detection.tar.xz'}
+
+def test_an_archive_that_changed_since_is_not_unpacked(tmp_path):
+    assert got(tmp_path, [(member('cable/1.png'), b'png'), (member('bottle/1.png'), b'png')]).is_dir()
+    kept = tmp_path/'root'/'mvtec_anomaly_detection.tar.xz'
+    sha = hashlib.sha256(kept.read_bytes()).hexdigest()
+    kept.write_bytes(lzma.compress(tar_of([(member('cable/2.png'), b'other')])))
+    sentence(quiet(download_mvtec, tmp_path/'root', 'cable', 'file:///nowhere', sha), 'SHA-256', sha)
+    assert not (tmp_path/'root'/'cable').exists() and kept.exists()
+
+# --- a worker and its limits
+
+STRIKES = dict(image=(photos, strike_image), model=(models, strike_model), archive=(archives, strike_archive))
+
+def worker(kind, first, count, folder):
+    "Mutate and read files number `first` to `first + count - 1` of a kind; prints each number before, and the counts after."
+    global ZEROS
+    torch.set_num_threads(1)
+    ZEROS = lzma.compress(bytes(2**28), preset=0) if kind == 'archive' else b''
+    base, strike = STRIKES[kind][0](), STRIKES[kind][1]
+    used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY[kind],) * 2)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)                                                          # a file that takes too long ends the process, in C as well
+    counts = Counter()
+    for k in range(first, first + count):
+        print(k, flush=True)
+        here = Path(folder)/str(k); here.mkdir()
+        path, read, check = strike(random.Random(f'{kind} {k}'), here, base)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try: found = read()
+        except ValueError as e: found, says = None, sentence(e, path)
+        else: says = ''
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if kind == 'archive' or not says: check(found)
+        assert not (here/'hacked').exists(), 'a model file ran code'
+        counts['refused' if says else 'read'] += 1
+        shutil.rmtree(here)
+        del path, read, check, found
+        if kind == 'model': gc.collect()                                                                   # torch.fx leaves a network in circles, which else pile up
+    print(json.dumps(dict(counts, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
+
+def fuzz(kind, count, folder):
+    "Let a worker read that many files: no crash, no hang, no warning, nothing but tensors and sentences."
+    p = subprocess.run([sys.executable, __file__, kind, '0', str(count), str(folder)], capture_output=True, text=True, timeout=60 + 3 * count, env={**os.environ, 'TQDM_DISABLE': '1'})
+    last = p.stdout.splitlines()[-1] if p.stdout else 'none'
+    assert p.returncode == 0 and p.stderr == '', f'{kind} file {last} ended with {p.returncode}:\n{p.stderr}'
+    return json.loads(last)
+
+@pytest.mark.parametrize('kind,share', [('image', 1), ('model', 10), ('archive', 10)])
+def test_mutated_files_are_read_or_refused(kind, share, tmp_path):
+    counts = fuzz(kind, max(1, FUZZ // share), tmp_path)
+    print(kind, counts)
+    assert counts['refused'] > 0 and counts['read'] + counts['refused'] == FUZZ // share
+
+if __name__ == '__main__':
+    kind, first, count, *folder = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as d: worker(kind, int(first), int(count), folder[0] if folder else d)

@@ -158,26 +158,33 @@ def save(self:Detector, path: str|Path, # the model file to write; its folder mu
     save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=self.threshold, history=self.history,
                      teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
 
+def _check_model(state):
+    "KeyError, TypeError or ValueError if what a model file holds cannot be a detector. Takes no memory for networks of its own."
+    settings, history = state['settings'], state['history']
+    if type(settings['size']) is not int or not 16 <= settings['size'] <= 4096 or not isinstance(history, list): raise ValueError
+    if not 0 < state['threshold'] < float('inf'): raise ValueError
+    with torch.device('meta'): own = make_teacher(None, backbone=settings.get('backbone', 'resnet18')).state_dict()       # shapes without numbers
+    for weights in (state['teacher'], state['student']):
+        if [(k, v.shape, v.dtype) for k, v in weights.items()] != [(k, v.shape, v.dtype) for k, v in own.items()]: raise ValueError
+        if not all(v.isfinite().all() and (v.min() >= 0 or 'running_var' not in k) for k, v in weights.items()): raise ValueError
+
 @patch(cls_method=True)
 def load(cls:Detector, path: str|Path, # a file that `save` wrote
     device: str|None=None, # 'cuda', 'mps', 'cpu', or None to choose
 ) -> Detector:
-    "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version."
+    "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version, or damaged."
     if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
     try: state = _read(path); kind = state['format'], state['version']
     except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
     if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
-    try:
-        settings, size, backbone = state['settings'], state['settings']['size'], state['settings'].get('backbone', 'resnet18')
-        with torch.device('meta'): own = [(k, v.shape, v.dtype) for k, v in make_teacher(None, backbone=backbone).state_dict().items()]  # takes no memory
-        whole = lambda s: [(k, v.shape, v.dtype) for k, v in s.items()] == own and all(v.isfinite().all() and ('running_var' not in k or (v >= 0).all()) for k, v in s.items())
-        if not (type(size) is int and 16 <= size <= 4096 and 0 < state['threshold'] < float('inf') and isinstance(state['history'], list) and whole(state['teacher']) and whole(state['student'])): raise ValueError
-    except Exception as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e
+    try: _check_model(state)
+    except Exception as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e     # strange files fail in strange ways
+    backbone = state['settings'].get('backbone', 'resnet18')
     detector = cls(None, device, backbone)
-    detector.settings, detector.threshold, detector.history = settings, float(state['threshold']), state['history']
+    detector.settings, detector.threshold, detector.history = state['settings'], float(state['threshold']), state['history']
     detector.student = make_student(backbone=backbone).to(detector.device).eval()
     for net in ('teacher', 'student'): getattr(detector, net).load_state_dict(state[net])
-    detector.score = make_scorer(detector.teacher, detector.student, size)
+    detector.score = make_scorer(detector.teacher, detector.student, detector.settings['size'])
     return detector
 
 # %% ../nbs/05_detector.ipynb #97367f20

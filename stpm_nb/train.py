@@ -138,11 +138,11 @@ _CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongS
 def _read(path, device='cpu'):
     "What `save_atomic` wrote, if nothing in the file is changed, claims more bytes than are there, or is more than tensors, numbers and words."
     with zipfile.ZipFile(path) as z:
-        if sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size or z.testzip(): raise ValueError
-        called = {name for n in z.namelist() if n.endswith('.pkl') for op, name, _ in pickletools.genops(z.read(n)) if 'GLOBAL' in op.name}
-    if called - _CALLED: raise ValueError
+        if z.testzip() or sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size: raise ValueError
+        pickles = [z.read(name) for name in z.namelist() if name.endswith('.pkl')]
+        if {arg for p in pickles for op, arg, _ in pickletools.genops(p) if 'GLOBAL' in op.name} - _CALLED: raise ValueError
     state = torch.load(path, map_location=device, weights_only=True)
-    json.dumps({k: v for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')})
+    json.dumps({k: v for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')})    # plain values only
     return state
 
 def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote

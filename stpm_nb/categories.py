@@ -20,7 +20,7 @@ from fastcore.script import Param, call_parse
 from .data import Category, split_train_val
 from .readers import LAYOUTS, find_categories, load_category
 from .features import make_teacher
-from .train import _write
+from .train import _write, pick_device
 from .detector import Detector, show_predictions
 from .commands import _check_options, _one_sentence, _output_folder, _save, report
 from .benchmark import bench_growth, bench_metrics
@@ -69,7 +69,7 @@ def best_and_worst(category: Category, # with test images
     good, bad = (order[category.labels[order] == k] for k in (0, 1))
     groups = {'found best': bad[:n], 'found worst': bad[n:].flip(0)[:n], 'good, highest': good[:n]}
     pick = [i for group in groups.values() for i in group.tolist()]
-    titles = [f'{name}: {category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
+    titles = [f'{name}:\n{category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
     return show_predictions(category.test[pick], maps[pick], threshold, None if category.masks is None else category.masks[pick], titles, suptitle)
 
 # %% ../nbs/09_categories.ipynb #eb9c6e3b
@@ -156,6 +156,7 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
     make_teacher(None if options.get('untrained') else 'imagenet', backbone=options.get('backbone', 'resnet18'))    # if it cannot be had, say so once
     rank, out = int(os.environ.get('LOCAL_RANK', 0)), _output_folder(out)
     if device is None and torch.cuda.is_available(): device = f'cuda:{rank % torch.cuda.device_count()}'
+    pick_device(device)
     def work(job):
         name, seed = job
         try: row = run_category(folders[name], out, seed, device, **options)

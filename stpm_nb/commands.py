@@ -151,6 +151,7 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
         start, data = time.perf_counter(), load_category(category, size, layout)
         detector = Detector(None if untrained else 'imagenet', device, backbone)
         out = _output_folder(out or Path('runs')/data.name)
+        if (out/'heatmaps').is_file(): raise ValueError(f'{out/"heatmaps"} is a file; a folder is to be put there: remove it.')    # before, not after the training
         loaded = time.perf_counter()
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=out/'checkpoint.pt')
         trained = time.perf_counter()
@@ -189,6 +190,6 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
                     name = path.relative_to(root)
                     _save(show_predictions(image[None], heat[None], detector.threshold, titles=[path.name]), folder/f'{name}.png')
                     rows.append([name.as_posix(), f'{score:.6g}', f'{detector.threshold:.6g}', int(score > detector.threshold)])
-        csv.writer(table := io.StringIO(newline=''), lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
-        _write(out/'scores.csv', table.getvalue().encode())
+            csv.writer(table := io.StringIO(newline=''), lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
+            _write(out/'scores.csv', table.getvalue().encode())
         print(f'{len(rows)} image(s), {sum(r[-1] for r in rows)} anomalous; wrote scores.csv and heatmaps/ in {out}')

@@ -99,7 +99,7 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
     if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) or Detector.load(path).')
     size, files = self.settings['size'], not torch.is_tensor(images)
     if files and not (isinstance(images, (list, tuple)) and all(isinstance(p, (str, Path)) for p in images)):
-        raise ValueError(f'Images are of type {type(images).__name__}; expected a tensor, uint8 [M, 3, {size}, {size}], or a list of paths.')
+        raise ValueError(f'Images are of type {type(images).__name__}; expected uint8 [M, 3, {size}, {size}] as a tensor, or a list of paths.')
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
     if not len(images): raise ValueError('There are no images to score; give at least one.')
@@ -217,5 +217,5 @@ def export(self:Detector, path: str|Path, # the file to write: .pt2 (torch.expor
         if path.suffix == '.pt2': torch.export.save(program, tmp)
         else: torch.onnx.export(program, f=tmp, dynamo=True, verbose=False, external_data=False, input_names=['images'], output_names=['scores', 'maps'])
         tmp.replace(path)
-    except ImportError as e: raise ImportError('Writing ONNX needs two more packages; install them with: pip install onnx onnxscript') from e
+    except ImportError as e: raise ImportError('Writing ONNX needs two more packages; install them with: pip install onnx onnxscript.') from e
     finally: tmp.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import get_model, get_model_weights
+from torchvision import models
+from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from .data import seeded
@@ -22,8 +23,8 @@ LEVELS = ('layer1', 'layer2', 'layer3')
 def _network(backbone):
     "An untrained torchvision model and the names of the stages to keep, from a name such as 'resnet18'."
     name, _, stages = backbone.partition(':')
-    try: return get_model(name, weights=None), stages.split(',') if stages else list(LEVELS)
-    except ValueError as e: raise ValueError(f"torchvision has no model '{name}'; expected a name such as resnet18 or wide_resnet50_2.") from e
+    if name not in list_models(module=models): raise ValueError(f"torchvision has no classifier '{name}'; expected a name such as resnet18 or wide_resnet50_2.")
+    return get_model(name, weights=None), stages.split(',') if stages else list(LEVELS)
 
 def _cut(net, stages):
     "Keep a network up to the last of the named stages, laid out for fast convolutions."
@@ -84,6 +85,7 @@ def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untr
     Raises FileNotFoundError within ten seconds if the ImageNet weights are neither here nor to be had, naming the file
     and the folder to put it in; ValueError for other `weights` and unknown models or stages."""
     if weights not in ('imagenet', None): raise ValueError(f"weights is {weights!r}; expected 'imagenet' or None.")
+    state = _imagenet_weights(backbone) if weights else None
     with seeded(seed): net, stages = _network(backbone)
-    if weights: net.load_state_dict(_imagenet_weights(backbone))
+    if weights: net.load_state_dict(state)
     return _cut(net, stages).eval().requires_grad_(False)

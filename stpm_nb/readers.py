@@ -69,7 +69,7 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
     """Cut FLAIR volumes into slices, 8 bit, divided by patient. Needs nibabel. Raises ImportError without it, FileExistsError if
     `out` is there, ValueError if volumes, segmentations or healthy slices are missing or broken."""
     try: import nibabel
-    except ImportError as e: raise ImportError('Reading NIfTI volumes needs nibabel; install it with: pip install nibabel') from e
+    except ImportError as e: raise ImportError('Reading NIfTI volumes needs nibabel; install it with: pip install nibabel.') from e
     root, out = Path(root), Path(out)
     volumes, tmp = sorted(root.rglob('*_flair.nii*')), out.with_name(f'.{out.name}.{os.getpid()}.tmp')
     if out.exists(): raise FileExistsError(f'{out} exists already; remove it or choose another folder.')
@@ -84,7 +84,7 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
                 try: volume.append(np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(p).dataobj))))    # [h, w, slices], the head upright
                 except Exception as e: raise ValueError(f'{p} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
             x, y = volume
-            if x.ndim != 3 or x.shape != y.shape: raise ValueError(f'{flair} has a shape of {x.shape}, its segmentation of {y.shape}; expected three axes, the same in both.')
+            if x.ndim != 3 or x.shape != y.shape: raise ValueError(f'{flair} has a shape of {x.shape}, {seg} of {y.shape}; expected three axes, the same in both.')
             if not (x > 0).any(): raise ValueError(f'{flair} is black; replace or remove it.')
             x = (x / np.percentile(x[x > 0], 99.5) * 255).clip(0, 255).astype(np.uint8)
             for z in range(0, x.shape[2], every):

@@ -210,6 +210,7 @@ def bench_speed(category: str|Path=None, # folder of a category; a synthetic one
     growth: bool=False, # also how time grows with the number and the side of the images
 ) -> dict: # machine, category, training, scoring and growth, see `bench_training`, `bench_scoring`, `bench_size`
     "Measure training and scoring beside the official loop in one run, with the ImageNet teacher or, announced, an untrained one."
+    if out and not Path(out).parent.is_dir(): raise OSError(f'{out} cannot be written to: there is no folder {Path(out).parent}; make it first.')
     detector = detector_or_untrained(device)
     name = torch.cuda.get_device_name() if detector.device.type == 'cuda' else f'{torch.get_num_threads()} threads of {platform.machine()}'
     print(machine := f'{name}, {fast_dtype(detector.device)}, Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}')

@@ -80,5 +80,6 @@ def make_synthetic(root: str|Path, # the folder that gets the folder of the cate
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels.numpy()).save(path, compress_level=1)
         tmp.rename(folder)
+    except OSError as e: raise OSError(f'{folder} cannot be written ({e.strerror}); choose another folder.') from e
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return folder

@@ -124,7 +124,7 @@ def _write(path, data):
     try:
         try: tmp.write_bytes(data); tmp.replace(path)
         finally: tmp.unlink(missing_ok=True)
-    except OSError as e: raise type(e)(f'{path} cannot be written ({e.strerror}); make room or choose another folder.') from e
+    except OSError as e: raise type(e)(f'{path} cannot be written ({e.strerror}); if its folder is missing, make it first, else make room.') from e
 
 def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
     path: str|Path, # the file to write; its folder must exist
@@ -138,7 +138,7 @@ _CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongS
 def _read(path, device='cpu'):
     "What `save_atomic` wrote, if nothing in the file is changed, claims more bytes than are there, or is more than tensors, numbers and words."
     with zipfile.ZipFile(path) as z:
-        if z.testzip() or sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size: raise ValueError
+        if sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size or z.testzip(): raise ValueError
         pickles = [z.read(name) for name in z.namelist() if name.endswith('.pkl')]
         if {arg for p in pickles for op, arg, _ in pickletools.genops(p) if 'GLOBAL' in op.name} - _CALLED: raise ValueError
     state = torch.load(path, map_location=device, weights_only=True)

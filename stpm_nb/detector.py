@@ -193,7 +193,7 @@ class Portable(nn.Module):
     def __init__(self, detector: Detector # a fitted one
     ):
         super().__init__()
-        self.teacher, self.student = (fold(net).cpu() for net in (detector.teacher, detector.student))
+        self.teacher, self.student = (fold(net).cpu().to(memory_format=torch.contiguous_format) for net in (detector.teacher, detector.student))
         self.size = detector.settings['size']
     def forward(self, images: torch.Tensor, # uint8 [B, 3, size, size], RGB
     ) -> tuple: # (anomaly scores float32 [B], anomaly maps float32 [B, size, size])

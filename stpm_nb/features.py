@@ -29,7 +29,7 @@ def _network(backbone):
 def _cut(net, stages):
     "Keep a network up to the last of the named stages, laid out for fast convolutions."
     try: return create_feature_extractor(net, stages).to(memory_format=torch.channels_last)
-    except ValueError as e:
+    except (ValueError, AssertionError) as e:
         raise ValueError(f'The network has no stages {", ".join(stages)}; it has {", ".join(n for n, _ in net.named_children())}. '
                          'Name them after a colon, as in efficientnet_b0:features.2,features.3,features.5.') from e
 

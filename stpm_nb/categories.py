@@ -69,7 +69,7 @@ def best_and_worst(category: Category, # with test images
     good, bad = (order[category.labels[order] == k] for k in (0, 1))
     groups = {'found best': bad[:n], 'found worst': bad[n:].flip(0)[:n], 'good, highest': good[:n]}
     pick = [i for group in groups.values() for i in group.tolist()]
-    titles = [f'{name}:\n{category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
+    titles = [f'{name}: {category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
     return show_predictions(category.test[pick], maps[pick], threshold, None if category.masks is None else category.masks[pick], titles, suptitle)
 
 # %% ../nbs/09_categories.ipynb #eb9c6e3b

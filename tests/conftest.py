@@ -6,9 +6,8 @@ OURS = 'stpm_nb', 'test_', '__main__', '<string>'        # the library, the test
 MODULES = [f'stpm_nb.{p.stem}' for p in (Path(__file__).parent.parent/'stpm_nb').glob('*.py')]
 
 def pytest_configure(config):
-    """Others' warnings stay warnings: one library may use what another one deprecates, which we cannot mend. Two kinds are ours whoever
-    utters them: RuntimeWarning, which numpy raises from within itself for our numbers, and ResourceWarning, which comes wherever the
-    garbage collector finds a file left open, and which pytest passes on as a PytestWarning."""
-    anyone = [f'error::{kind}' for kind in ('RuntimeWarning', 'ResourceWarning', 'pytest.PytestWarning')]
+    """Others' warnings stay warnings: one library may use what another one deprecates, which we cannot mend. RuntimeWarning is ours
+    whoever utters it: numpy raises it from within itself for our numbers."""
+    anyone = ['error::RuntimeWarning']
     for line in (*anyone, *(f'error:::{module}' for module in OURS)): config.addinivalue_line('filterwarnings', line)
     os.environ['PYTHONWARNINGS'] = ','.join(f'error:::{module}' for module in MODULES)       # only whole names count here

@@ -69,7 +69,7 @@ def best_and_worst(category: Category, # with test images
     good, bad = (order[category.labels[order] == k] for k in (0, 1))
     groups = {'found best': bad[:n], 'found worst': bad[n:].flip(0)[:n], 'good, highest': good[:n]}
     pick = [i for group in groups.values() for i in group.tolist()]
-    titles = [f'{name}: {category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
+    titles = [f'{name}:\n{category.samples[i].defect_type}/{category.samples[i].path.name}' for name, group in groups.items() for i in group.tolist()]
     return show_predictions(category.test[pick], maps[pick], threshold, None if category.masks is None else category.masks[pick], titles, suptitle)
 
 # %% ../nbs/09_categories.ipynb #eb9c6e3b
@@ -152,9 +152,9 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
     """Run categories and seeds that have no result yet, and write the tables. A run that fails is reported and stops no other.
     Returns the rows, see `results_table`. Raises ValueError if there are no such categories, FileNotFoundError without weights."""
     folders = {p.resolve().name: p for p in find_categories(root)}
-    if missing := set(only or []) - set(folders): raise ValueError(f'{root} has no category {", ".join(sorted(missing))}; it has {", ".join(folders)}.')
+    if missing := set(only or []) - set(folders): raise ValueError(f'{root} has no category {", ".join(map(repr, sorted(missing)))}; it has {", ".join(folders)}.')
     make_teacher(None if options.get('untrained') else 'imagenet', backbone=options.get('backbone', 'resnet18'))    # if it cannot be had, say so once
-    rank, out = int(os.environ.get('LOCAL_RANK', 0)), _output_folder(out)
+    rank, first, out = int(os.environ.get('LOCAL_RANK', 0)), not int(os.environ.get('RANK', 0)), _output_folder(out)
     if device is None and torch.cuda.is_available(): device = f'cuda:{rank % torch.cuda.device_count()}'
     pick_device(device)
     def work(job):
@@ -166,7 +166,7 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
         return row
     rows = shared([(name, seed) for seed in range(seeds) for name in only or folders], work)
     rows.sort(key=lambda r: (list(folders).index(r['category']), r['seed']))
-    if not rank: _write(out/'results.csv', results_csv(rows).encode()); _write(out/'results.md', results_table(rows).encode())
+    if first: _write(out/'results.csv', results_csv(rows).encode()); _write(out/'results.md', results_table(rows).encode())
     return rows
 
 # %% ../nbs/09_categories.ipynb #f247e153
@@ -196,7 +196,7 @@ def stpm_bench(what: str, # what to measure: metrics, speed or categories
         else:
             if not root: raise ValueError('categories needs a folder: stpm_bench categories ROOT --out DIR.')
             out = Path(out or 'runs/categories')
-            rows = bench_categories(root, out, only and only.split(','), seeds or 3, device, epochs=epochs, size=size, backbone=backbone, untrained=untrained)
+            rows = bench_categories(root, out, only and [name.strip() for name in only.split(',')], seeds or 3, device, epochs=epochs, size=size, backbone=backbone, untrained=untrained)
             if int(os.environ.get('RANK', 0)): return
             print(f'\n{results_table(rows)}\nwrote results.csv, results.md and the sheets of best and worst images in {out}')
             if failed := sum('error' in r for r in rows): raise ValueError(f'{failed} of {len(rows)} runs failed, see above; the same command tries them again.')

@@ -161,7 +161,7 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
         with _replacing(out/'heatmaps') as folder:
             for i, s in enumerate(data.samples):
                 _save(show_predictions(data.test[i:i+1], maps[i:i+1], detector.threshold, None if data.masks is None else data.masks[i:i+1],
-                                       [f'{s.defect_type}/{s.path.name}']), folder/s.defect_type/f'{s.path.stem}.png')
+                                       [f'{s.defect_type}/{s.path.name}']), folder/s.defect_type/(s.path.name.removesuffix('.png') + '.png'))
         detector.save(out/'model.pt')
         _write(out/'metrics.json', json.dumps(results, indent=2).encode())
         (out/'checkpoint.pt').unlink(missing_ok=True)
@@ -179,7 +179,8 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
     with _one_sentence('stpm_predict'):
         detector, images = Detector.load(model, device), Path(images)
         if not images.exists(): raise FileNotFoundError(f'There is no image or folder {images}; check the path.')
-        paths = [images] if images.is_file() else sorted(p for f in (images, *images.rglob('*')) if f.is_dir() for p in _images(f))
+        own = (Path(out)/'heatmaps').resolve()                  # what an earlier run drew is no photo, wherever it lies
+        paths = [images] if images.is_file() else sorted(p for f in (images, *images.rglob('*')) if f.is_dir() and not f.resolve().is_relative_to(own) for p in _images(f))
         if not paths: raise ValueError(f'{images} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
         root = images if images.is_dir() else images.parent
         out, rows = _output_folder(out), []

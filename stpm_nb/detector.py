@@ -103,6 +103,7 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
     if not len(images): raise ValueError('There are no images to score; give at least one.')
+    if batch is not None and (not hasattr(batch, '__index__') or batch < 1): raise ValueError(f'batch is {batch!r}; expected a whole number, at least 1.')
     batch, cores = batch or (4 if self.device.type == 'cpu' else 64), torch.get_num_threads()
     batches = [images[i:i+batch] for i in range(0, len(images), batch)]
     @torch.inference_mode()

@@ -69,6 +69,7 @@ def download_mvtec(root: str|Path, # the folder that gets the category folder; t
     if category not in MVTEC_CATEGORIES: raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
     root, archive = Path(root), Path(root)/'mvtec_anomaly_detection.tar.xz'
     if (root/category).is_dir(): return root/category
+    if not hasattr(tarfile, 'data_filter'): raise ValueError('This Python cannot unpack archives safely; update it, to 3.10.12 or 3.11.4 at least.')
     root.mkdir(parents=True, exist_ok=True)
     if archive.exists(): _verify(archive, sha256)
     else: _fetch(url, archive, sha256)

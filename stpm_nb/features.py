@@ -22,7 +22,7 @@ LEVELS = ('layer1', 'layer2', 'layer3')
 
 def _network(backbone):
     "An untrained torchvision model and the names of the stages to keep, from a name such as 'resnet18'."
-    name, _, stages = backbone.partition(':')
+    name, _, stages = str(backbone).partition(':')
     if name not in list_models(module=models): raise ValueError(f"torchvision has no classifier '{name}'; expected a name such as resnet18 or wide_resnet50_2.")
     return get_model(name, weights=None), stages.split(',') if stages else list(LEVELS)
 
@@ -35,7 +35,7 @@ def _cut(net, stages):
 
 def pyramid(net: nn.Module, # a teacher or a student
     x: torch.Tensor, # float32 [B, 3, S, S], normalised
-) -> tuple: # ([B, 64, S/4, S/4], [B, 128, S/8, S/8], [B, 256, S/16, S/16])
+) -> tuple: # one map a stage; of a ResNet-18 [B, 64, S/4, S/4], [B, 128, S/8, S/8], [B, 256, S/16, S/16]
     "The feature pyramid of a batch: three feature maps, coarse last (section 3.1 of the paper)."
     return tuple(net(x).values())
 
@@ -85,7 +85,10 @@ def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untr
     Raises FileNotFoundError within ten seconds if the ImageNet weights are neither here nor to be had, naming the file
     and the folder to put it in; ValueError for other `weights` and unknown models or stages."""
     if weights not in ('imagenet', None): raise ValueError(f"weights is {weights!r}; expected 'imagenet' or None.")
-    state = _imagenet_weights(backbone) if weights else None
     with seeded(seed): net, stages = _network(backbone)
-    if weights: net.load_state_dict(state)
-    return _cut(net, stages).eval().requires_grad_(False)
+    teacher = _cut(net, stages).eval().requires_grad_(False)     # before any download: the name may be wrong
+    try: maps = all(f.ndim == 4 and f.shape[2] == f.shape[3] for f in pyramid(teacher, torch.zeros(1, 3, 128, 128)))
+    except (RuntimeError, AssertionError): maps = False          # made for one size of image
+    if not maps: raise ValueError(f'Not every stage of {backbone} gives maps [B, C, H, W] for images of any size; name stages that do.')
+    if weights: net.load_state_dict(_imagenet_weights(backbone)) # the teacher's layers are those of the network
+    return teacher

@@ -165,7 +165,7 @@ def per_patient(scores, # float [M], anomaly scores of slices
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
-    patients, # M strings, whose slice it is
+    patients, # M names (strings or numbers), whose slice it is
 ) -> dict: # patients (their number); image_auroc, pixel_auroc, pro: means over patients; highest_image_auroc. None where undefined
     """The metrics within each patient, averaged over the patients that have what the metric needs. `highest_image_auroc` compares
     whole patients by their highest slice: anomalous if any slice is. Raises as `image_auroc`."""

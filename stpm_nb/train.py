@@ -182,8 +182,8 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
 
     The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, other images or under 2, or a
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
-    if epochs is not None and epochs < 1: raise ValueError(f'epochs is {epochs}; expected at least 1.')
-    if batch < 1: raise ValueError(f'batch is {batch}; expected at least 1.')
+    for name, n in (('epochs', 1 if epochs is None else epochs), ('batch', batch)):
+        if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)

@@ -310,6 +310,8 @@ DETECTOR = [
     ('compile before fit', lambda w: lambda: fresh().compile(), 'has not learned anything yet'),
     ('predict an empty list', lambda w: lambda: w.detector.predict([]), 'no images'),
     ('predict an empty batch', lambda w: lambda: w.detector.predict(blank(0)), 'no images'),
+    ('predict in batches of minus one', lambda w: lambda: w.detector.predict(blank(), -1), 'batch is -1', 'at least 1'),
+    ('predict in batches of a half', lambda w: lambda: w.detector.predict(blank(), .5), 'batch is 0.5', 'whole number'),
     ('predict images of another side', lambda w: lambda: w.detector.predict(blank(2, 64)), '[2, 3, 64, 64]', '[M, 3, 32, 32]'),
     ('predict one image without its batch', lambda w: lambda: w.detector.predict(blank()[0]), '[3, 32, 32]', '[M, 3, 32, 32]'),
     ('predict with channels last', lambda w: lambda: w.detector.predict(blank().permute(0, 2, 3, 1)), '[2, 32, 32, 3]', '[M, 3, 32, 32]'),
@@ -327,6 +329,10 @@ DETECTOR = [
     ('fit channels last', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.permute(0, 2, 3, 1))), '[6, 32, 32, 3]', '[N, 3, S, S]'),
     ('fit for no epoch', lambda w: lambda: fresh().fit(w.category, epochs=0), 'epochs is 0', 'at least 1'),
     ('train for minus one epoch', lambda w: lambda: train_student(w.detector.teacher, w.category.train, epochs=-1), 'epochs is -1', 'at least 1'),
+    ('fit for one epoch and a half', lambda w: lambda: fresh().fit(w.category, epochs=1.5), 'epochs is 1.5', 'whole number'),
+    ('fit for epochs in words', lambda w: lambda: fresh().fit(w.category, epochs='3'), "epochs is '3'", 'whole number'),
+    ('train in half batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=.5), 'batch is 0.5', 'whole number'),
+    ('train in no batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=None), 'batch is None', 'whole number'),
     ('train on no image', lambda w: lambda: train_student(w.detector.teacher, w.category.train[:0]), '0 training image(s)', 'at least 2'),
     ('split one image', lambda w: lambda: split_train_val(1), '1 training image(s)', 'at least 2'),
     ('export to HDF5', lambda w: lambda: w.detector.export(w.here/'m.h5'), "'.h5'", '.pt2 or .onnx'),
@@ -337,6 +343,11 @@ DETECTOR = [
     ('other weights', lambda w: lambda: Detector('coco'), "'coco'", "'imagenet' or None"),
     ('an unknown backbone', lambda w: lambda: Detector(None, 'cpu', 'resnet17'), "'resnet17'", 'resnet18'),
     ('an unknown stage', lambda w: lambda: make_teacher(None, backbone='resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
+    ('a stage that gives no map', lambda w: lambda: make_teacher(None, backbone='resnet18:layer1,fc'), 'resnet18:layer1,fc', 'maps [B, C, H, W]'),
+    ('a stage whose channels come last', lambda w: lambda: make_teacher(None, backbone='swin_t:features.1,features.3'), 'swin_t:features.1', 'maps [B, C, H, W]'),
+    ('a stage of tokens', lambda w: lambda: make_teacher(None, backbone='vit_b_16:encoder'), 'vit_b_16:encoder', 'B, C, H, W'),
+    ('no backbone', lambda w: lambda: Detector(None, 'cpu', None), "'None'", 'resnet18'),
+    ('an unknown stage of weights not here', lambda w: (missing_weights(w), lambda: make_teacher('imagenet', backbone='resnet18:layer9'))[1], 'layer9', 'layer1, layer2, layer3'),
     ('a backbone without such stages', lambda w: lambda: make_student(backbone='squeezenet1_1'), 'layer1', 'after a colon'),
     ('weights of no backbone', lambda w: lambda: weights_file('resnet17'), "'resnet17'", 'resnet18'),
     ('a backbone without ImageNet weights', lambda w: lambda: weights_file('fcn_resnet50'), "'fcn_resnet50'", 'ImageNet'),
@@ -415,13 +426,14 @@ OTHERS = [
     ('a fabric that is there', lambda w: lambda: make_synthetic(w.root), FileExistsError, '{root}/fabric exists already', 'choose another'),
     ('a fabric inside a file', lambda w: lambda: make_synthetic(w.model, 2, 1, 32), OSError, 'model.pt'),
     ('a download of an unknown category', lambda w: lambda: download_mvtec(w.here, 'cat'), "'cat'", 'zipper'),
+    ('a download with an old Python', lambda w: (w.patch.delattr('tarfile.data_filter'), lambda: download_mvtec(w.here, 'screw'))[1], '3.10.12', 'update'),
     ('an archive with another checksum', archive(sha256='0' * 64), 'mvtec_anomaly_detection.tar.xz has SHA-256', 'download it again'),
     ('an archive that is text', archive(), 'mvtec_anomaly_detection.tar.xz is not unpacked'),
     ('a result of other options', lambda w: (text(w.here/'fabric'/'seed0.json', '{"asked": {"seed": 0, "size": 64}}'), lambda: run_category(w.fabric, w.here, size=32, untrained=True))[1], 'seed0.json was made with other options', 'delete it'),
     ('a result that is text', lambda w: (text(w.here/'fabric'/'seed0.json'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
     ('a result that is a list', lambda w: (text(w.here/'fabric'/'seed0.json', '[]'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
     ('results of no category', lambda w: lambda: bench_categories(w.here/'no', w.here/'out'), '{here}/no', 'holds no category'),
-    ('results of an unknown category', lambda w: lambda: bench_categories(w.root, w.here/'out', only=['silk']), 'no category silk', 'it has fabric'),
+    ('results of an unknown category', lambda w: lambda: bench_categories(w.root, w.here/'out', only=['silk']), "no category 'silk'", 'it has fabric'),
     ('speed into a folder', lambda w: lambda: bench_speed(w.fabric, device='cpu', out=w.model/'x.json'), OSError, 'x.json cannot be written to', 'make it first'),
     ('a wrong answer', lambda w: lambda: check_answer('02.1', 3, 'abcd'), AssertionError, '02.1'),
     ('an answer that is no number', lambda w: lambda: check_answer('02.1', None, 'abcd'), AssertionError, '02.1', 'your code'),
@@ -456,8 +468,9 @@ TRAIN = [
     ('an unknown layout', train(layout='coco'), "'coco'", 'mvtec, photos'),
     ('another layout', train(layout='photos'), 'holds 0 good training image(s)'),
     ('an unknown backbone', train(backbone='resnet17'), "'resnet17'", 'resnet18'),
+    ('a stage that gives no map', train(backbone='resnet18:layer1,fc'), 'resnet18:layer1,fc', 'maps [B, C, H, W]'),
     ('an unknown stage', train(backbone='resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
-    ('a backbone without ImageNet weights', train(backbone='fcn_resnet50', untrained=False), "'fcn_resnet50'", 'ImageNet'),
+    ('a backbone that is no classifier', train(backbone='fcn_resnet50', untrained=False), "'fcn_resnet50'", 'resnet18'),
     ('no ImageNet weights', train(missing_weights, untrained=False), 'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
     ('an unknown device', train(device='banana'), "'banana'", 'leave it out'),
     ('an output folder that is a file', train(out='{root}/model.pt'), '{root}/model.pt cannot be written to', '--out'),
@@ -499,9 +512,9 @@ BENCH = [
     ('categories of nothing', bench(), 'needs a folder', 'ROOT --out DIR'),
     ('a folder that is not there', bench(root='{here}/no'), '{here}/no', 'holds no category'),
     ('a folder without categories', bench(root='{here}'), 'holds no category', 'mvtec'),
-    ('an unknown category', bench(root='{root}', only='nonsense'), 'no category nonsense', 'it has fabric'),
-    ('an unknown category among others', bench(root='{root}', only='fabric,silk'), 'no category silk'),
-    ('a comma too many', bench(root='{root}', only='fabric,'), 'it has fabric'),
+    ('an unknown category', bench(root='{root}', only='nonsense'), "no category 'nonsense'", 'it has fabric'),
+    ('an unknown category among others', bench(root='{root}', only='fabric,silk'), "no category 'silk'"),
+    ('a comma too many', bench(root='{root}', only='fabric,'), "no category ''", 'it has fabric'),
     ('no seeds', bench(root='{root}', seeds=0), '--seeds is 0', 'at least 1'),
     ('no epochs', bench(root='{root}', epochs=0), '--epochs is 0', 'at least 1'),
     ('a size of 50', bench(root='{root}', size=50), '--size is 50', 'multiple of 16'),
@@ -527,7 +540,7 @@ def test_bad_use_of_a_command(w, given, words): refused(w, given, [SystemExit, *
 @pytest.mark.parametrize('code,args,words', [
     pytest.param(1, ['stpm_train', '{root}/fabrik', '--untrained'], ['stpm_train: There is no category folder', 'found beside it: fabric'], id='train: no such category'),
     pytest.param(1, ['stpm_predict', '{root}/model.pt', '{root}/fabric', '--device', 'banana'], ["stpm_predict: Device 'banana'", 'leave it out'], id='predict: an unknown device'),
-    pytest.param(1, ['stpm_bench', 'categories', '{root}', '--only', 'nonsense', '--untrained'], ['stpm_bench: {root} has no category nonsense', 'it has fabric'], id='bench: an unknown category'),
+    pytest.param(1, ['stpm_bench', 'categories', '{root}', '--only', 'nonsense', '--untrained'], ["stpm_bench: {root} has no category 'nonsense'", 'it has fabric'], id='bench: an unknown category'),
     pytest.param(1, ['stpm_demo', '--epochs', '0'], ['stpm_demo: --epochs is 0', 'at least 1'], id='demo: no epochs'),
     pytest.param(2, ['stpm_train', '{root}/fabric', '--epochs', 'many'], ['usage: stpm_train', "invalid int value: 'many'"], id='train: epochs in words')])
 def test_bad_use_in_the_shell(w, code, args, words):
@@ -538,3 +551,22 @@ def test_bad_use_in_the_shell(w, code, args, words):
     if code == 1: one_sentence(p.stderr.removesuffix('\n'), words)
     else: assert all(x in p.stderr for x in words), p.stderr
     assert files(w.here, w.root) == before
+
+# --- and what looks like a bad input but is none
+
+def test_photos_that_differ_only_in_their_ending_have_their_own_heat_maps(w):
+    photos = w.here/'photos'
+    for folder, split in (('good', 'train/good'), ('bad', 'test/good')):
+        (photos/folder).mkdir(parents=True)
+        for i, path in enumerate(sorted((w.fabric/split).iterdir())): shutil.copy(path, photos/folder/f'{i}.png')
+    Image.open(photos/'bad'/'0.png').convert('RGB').save(photos/'bad'/'0.jpg')
+    stpm_train(str(photos), out='out', size=32, epochs=1, untrained=True, device='cpu')
+    assert sorted(p.name for p in (w.here/'out'/'heatmaps').rglob('*.png') if p.parent.name == 'bad') == ['0.jpg.png', '0.png', '1.png']
+
+def test_its_own_heat_maps_are_no_photos(w):
+    shutil.copytree(w.fabric/'test', w.here/'photos')
+    lines = []
+    for _ in range(2):
+        stpm_predict(str(w.model), 'photos', out='photos', device='cpu')
+        lines.append((w.here/'photos'/'scores.csv').read_text())
+    assert lines[0] == lines[1] and lines[0].count('\n') == 1 + sum(p.suffix == '.png' for p in (w.fabric/'test').rglob('*'))

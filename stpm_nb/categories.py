@@ -9,6 +9,7 @@ __all__ = ['PUBLISHED', 'SOURCE', 'run_category', 'best_and_worst', 'results_tab
 # %% ../nbs/09_categories.ipynb #ee3bec49
 import csv, io, json, os
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from fastcore.script import Param, call_parse
 
 from .data import Category, split_train_val
-from .readers import LAYOUTS, find_categories, load_category
+from .readers import LAYOUTS, find_categories, find_samples, load_category
 from .features import make_teacher
 from .train import _write, pick_device
 from .detector import Detector, show_predictions
@@ -37,13 +38,15 @@ def run_category(folder: str|Path, # a category in any layout
     untrained: bool=False, # an untrained teacher instead of ImageNet's
 ) -> dict: # category, seed, the metrics of `evaluate` and `report`, seconds (of training), asked, settings
     """Train and evaluate one category with one seed, or read the result if it is there. Continues an interrupted run.
-    Raises as `load_category`, and ValueError if the result there was made with other options."""
-    folder, out = Path(folder).resolve(), Path(out)
-    out, asked = out/folder.name, dict(seed=seed, epochs=epochs, size=size, backbone=backbone, untrained=untrained)
+    Raises as `load_category`, and ValueError if the result there was made with other options or images (by their names and sizes)."""
+    folder, seed, size, epochs = Path(os.path.abspath(folder)), int(seed), int(size), epochs and int(epochs)
+    files = sorted(('/'.join(p.parts[-3:]), p.stat().st_size) for s in find_samples(folder) for p in (s.path, s.mask) if p and p.is_file())
+    out, asked = Path(out)/folder.name, dict(seed=seed, epochs=epochs, size=size, backbone=backbone, untrained=untrained, files=sha256(repr(files).encode()).hexdigest()[:16])
     file, checkpoint = out/f'seed{seed}.json', out/f'seed{seed}.checkpoint'
     if file.exists():
         try: row = json.loads(file.read_text()); other = {k: v for k, v in row['asked'].items() if asked[k] != v}
         except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{file} is not a result of this program; delete it.') from e
+        if other.pop('files', None): raise ValueError(f'{file} was made from other images, or {folder} has changed since; choose another --out or delete it.')
         if other: raise ValueError(f'{file} was made with other options ({other}); choose another --out or delete it.')
         return row
     out.mkdir(parents=True, exist_ok=True)
@@ -151,10 +154,10 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
     **options): # epochs, size, backbone, untrained: see `run_category`
     """Run categories and seeds that have no result yet, and write the tables. A run that fails is reported and stops no other.
     Returns the rows, see `results_table`. Raises ValueError if there are no such categories, FileNotFoundError without weights."""
-    folders = {p.resolve().name: p for p in find_categories(root)}
+    folders = {Path(os.path.abspath(p)).name: p for p in find_categories(root)}
     if missing := set(only or []) - set(folders): raise ValueError(f'{root} has no category {", ".join(map(repr, sorted(missing)))}; it has {", ".join(folders)}.')
     make_teacher(None if options.get('untrained') else 'imagenet', backbone=options.get('backbone', 'resnet18'))    # if it cannot be had, say so once
-    rank, first, out = int(os.environ.get('LOCAL_RANK', 0)), not int(os.environ.get('RANK', 0)), _output_folder(out)
+    rank, first, out = int(os.environ.get('LOCAL_RANK', 0)), not int(os.environ.get('RANK', 0)), _output_folder(out, alone=False)
     if device is None and torch.cuda.is_available(): device = f'cuda:{rank % torch.cuda.device_count()}'
     pick_device(device)
     def work(job):
@@ -164,7 +167,7 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
             row = dict(category=name, seed=seed, error=' '.join(str(e).split()) if isinstance(e, (ValueError, OSError)) else f'{type(e).__name__}: {e}'.split('\n')[0])
         print(f'{name} seed {seed}: ' + (row.get('error') or f"image AUROC {_cell([row], 'image_auroc')}, pixel AUROC {_cell([row], 'pixel_auroc')}, PRO {_cell([row], 'pro')}"), flush=True)
         return row
-    rows = shared([(name, seed) for seed in range(seeds) for name in only or folders], work)
+    rows = shared([(name, seed) for seed in range(seeds) for name in dict.fromkeys(only or folders)], work)
     rows.sort(key=lambda r: (list(folders).index(r['category']), r['seed']))
     if first: _write(out/'results.csv', results_csv(rows).encode()); _write(out/'results.md', results_table(rows).encode())
     return rows
@@ -195,7 +198,7 @@ def stpm_bench(what: str, # what to measure: metrics, speed or categories
         elif what == 'speed': bench_speed(category, epochs or 2, seeds or 1, device, out, growth)
         else:
             if not root: raise ValueError('categories needs a folder: stpm_bench categories ROOT --out DIR.')
-            out = Path(out or 'runs/categories')
+            out = _output_folder(out or 'runs/categories')
             rows = bench_categories(root, out, only and [name.strip() for name in only.split(',')], seeds or 3, device, epochs=epochs, size=size, backbone=backbone, untrained=untrained)
             if int(os.environ.get('RANK', 0)): return
             print(f'\n{results_table(rows)}\nwrote results.csv, results.md and the sheets of best and worst images in {out}')

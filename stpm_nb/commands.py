@@ -6,9 +6,12 @@
 __all__ = ['report', 'detector_or_untrained', 'stpm_demo', 'stpm_train', 'stpm_predict']
 
 # %% ../nbs/06_commands.ipynb #0028b60d
-import csv, io, json, os, shutil, sys, time
+import csv, io, json, os, shutil, sys, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
+
+try: import fcntl
+except ImportError: fcntl = None                # Windows has other locks
 
 import matplotlib.pyplot as plt
 from fastcore.script import call_parse
@@ -21,6 +24,8 @@ from .metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
 from .train import _write
 
 # %% ../nbs/06_commands.ipynb #0058b826
+_held = []                                                       # folders that this command alone writes to
+
 @contextmanager
 def _one_sentence(command):
     "End the process with one sentence for errors that the user can mend."
@@ -28,16 +33,25 @@ def _one_sentence(command):
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command == 'stpm_train' else '.'), file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as e: raise SystemExit(f'{command}: {e}') from e
+    except (ValueError, OSError) as e:
+        cause = getattr(e, 'strerror', None)                     # of an error that the system reports
+        raise SystemExit(f'{command}: ' + (f'{cause}{f": {e.filename}" if e.filename else ""}.' if cause else f'{e}')) from e
+    finally:
+        while _held: os.close(_held.pop())
 
 # %% ../nbs/06_commands.ipynb #b78e1857
-def _output_folder(out):
-    "Make the output folder and prove that it can be written to, before any work is done."
+def _output_folder(out, alone=True):
+    "Make the output folder and prove that it can be written to, before any work is done; `alone`: and that no other command is writing there."
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
         probe = Path(out)/f'.probe.{os.getpid()}'
         probe.write_text(''); probe.unlink()
     except OSError as e: raise OSError(f'The output folder {out} cannot be written to ({e.strerror}); choose another with --out.') from e
+    if alone and fcntl and not any(os.path.samestat(os.fstat(f), os.stat(out)) for f in _held):
+        _held.append(os.open(out, os.O_RDONLY))
+        try: fcntl.flock(_held[-1], (fcntl.LOCK_SH if 'TORCHELASTIC_RUN_ID' in os.environ else fcntl.LOCK_EX) | fcntl.LOCK_NB)      # processes of one `torchrun` share
+        except BlockingIOError as e: raise OSError(f'Another run is writing to {out}; wait for it, or choose another folder with --out.') from e
+        except OSError: pass                                     # some network drives know no locks
     return Path(out)
 
 def _check_options(epochs=None, size=256, seeds=None):
@@ -97,7 +111,9 @@ def _print_table(results, teacher):
 def _save(figure, path):
     "Write a figure as PNG and forget it."
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=70)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')               # a name in letters that matplotlib's font lacks: boxes in the title
+        figure.savefig(path, dpi=70)
     plt.close(figure)
 
 # %% ../nbs/06_commands.ipynb #01047c6d
@@ -169,6 +185,12 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {out}')
 
 # %% ../nbs/06_commands.ipynb #014fdbcc
+def _photos(root):
+    "The images in a folder and its subfolders, each once; nothing hidden, and no heat maps that a command drew."
+    drawn = lambda f: f.name == 'heatmaps' and any((f.parent/name).is_file() for name in ('scores.csv', 'metrics.json'))
+    folders = [root] + [f for f in sorted(root.rglob('*')) if f.is_dir() and not any(p.name.startswith('.') or drawn(p) for p in (f, *f.parents) if p.is_relative_to(root) and p != root)]
+    return sorted(p for f in {f.resolve(): f for f in reversed(folders)}.values() for p in _images(f))
+
 @call_parse
 def stpm_predict(model: str, # a model.pt that stpm_train wrote
     images: str, # an image, or a folder with images (subfolders too)
@@ -179,8 +201,7 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
     with _one_sentence('stpm_predict'):
         detector, images = Detector.load(model, device), Path(images)
         if not images.exists(): raise FileNotFoundError(f'There is no image or folder {images}; check the path.')
-        own = (Path(out)/'heatmaps').resolve()                  # what an earlier run drew is no photo, wherever it lies
-        paths = [images] if images.is_file() else sorted(p for f in (images, *images.rglob('*')) if f.is_dir() and not f.resolve().is_relative_to(own) for p in _images(f))
+        paths = [images] if images.is_file() else _photos(images)
         if not paths: raise ValueError(f'{images} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
         root = images if images.is_dir() else images.parent
         out, rows = _output_folder(out), []
@@ -192,5 +213,5 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
                     _save(show_predictions(image[None], heat[None], detector.threshold, titles=[path.name]), folder/f'{name}.png')
                     rows.append([name.as_posix(), f'{score:.6g}', f'{detector.threshold:.6g}', int(score > detector.threshold)])
             csv.writer(table := io.StringIO(newline=''), lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
-            _write(out/'scores.csv', table.getvalue().encode())
+            _write(out/'scores.csv', table.getvalue().encode(errors='surrogateescape'))
         print(f'{len(rows)} image(s), {sum(r[-1] for r in rows)} anomalous; wrote scores.csv and heatmaps/ in {out}')

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'Detector', 'fold', 'make_scorer', 'show_predictions', 'Portable']
 
 # %% ../nbs/05_detector.ipynb #00283dc4
-import copy, os
+import copy, os, threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -78,19 +78,21 @@ def fit(self:Detector, category: Category, # only its training images are used
 ) -> Detector: # itself
     "Train the student on good images and set the threshold on the good validation images. Raises as `train_student`."
     if not isinstance(category, Category): raise ValueError(f'The category is of type {type(category).__name__}; expected what load_category gives.')
-    images = category.train.to(self.device)
+    images, self.threshold = category.train.contiguous().to(self.device), None                # without a threshold it has not learned
     self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, backbone=self.settings['backbone'],
                                                checkpoint=checkpoint, progress=progress)
     self.score = make_scorer(self.teacher, self.student, images.shape[-1])
     best = min(self.history, key=lambda h: h['val'])
-    self.settings |= dict(category=category.name, size=images.shape[-1], train_images=len(images), epochs=len(self.history), seed=seed,
-                          kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(category.train.numpy(force=True)).hexdigest()[:16], device=self.device.type,
+    self.settings |= dict(category=str(category.name), size=images.shape[-1], train_images=len(images), epochs=len(self.history), seed=int(seed),
+                          kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(images.numpy(force=True)).hexdigest()[:16], device=self.device.type,
                           precision=str(fast_dtype(self.device)), threads=torch.get_num_threads(), stpm_nb=__version__,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
     self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
     return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d
+_one_pool = threading.Lock()
+
 @patch
 def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of paths of image files
     batch: int=None, # images at a time; None: 4 on a CPU, so that they stay in its cache, else 64
@@ -104,17 +106,19 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
     if not len(images): raise ValueError('There are no images to score; give at least one.')
     if batch is not None and (not hasattr(batch, '__index__') or batch < 1): raise ValueError(f'batch is {batch!r}; expected a whole number, at least 1.')
-    batch, cores = batch or (4 if self.device.type == 'cpu' else 64), torch.get_num_threads()
+    batch = batch or (4 if self.device.type == 'cpu' else 64)
     batches = [images[i:i+batch] for i in range(0, len(images), batch)]
     @torch.inference_mode()
     def work(x):
         x = torch.stack([read_image(p, size) for p in x]) if files else x
         return self.score(x.to(self.device)).cpu()
-    if len(batches) == 1: maps = work(batches[0])
+    if len(batches) == 1: maps = torch.cat([work(batches[0])])                                # outside of inference mode: a tensor like any other
     else:
-        try:
-            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool: maps = torch.cat(list(pool.map(work, batches)))
-        finally: torch.set_num_threads(cores)              # a thread's setting is also the default of later threads
+        with _one_pool:                                    # of two at once, each would take the other's setting for the user's
+            cores = torch.get_num_threads()
+            try:
+                with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool: maps = torch.cat(list(pool.map(work, batches)))
+            finally: torch.set_num_threads(cores)          # a thread's setting is also the default of later threads
     return maps.amax((1, 2)), maps
 
 # %% ../nbs/05_detector.ipynb #0213e626
@@ -127,6 +131,8 @@ def compile(self:Detector
     return self
 
 # %% ../nbs/05_detector.ipynb #02604b1c
+def _legible(name): return str(name).encode(errors='replace').decode()    # not every file has a name in Unicode
+
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
     threshold: float, # the anomaly score above which an image is anomalous
@@ -140,14 +146,14 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     for i, (row, image, heat) in enumerate(zip(axs, images.cpu(), maps / threshold)):
         row[0].imshow(image.permute(1, 2, 0))
         shown = row[1].imshow(heat, cmap='inferno', vmin=0, vmax=2)
-        row[0].set_title(titles[i] if titles else 'image', fontsize=10)
+        row[0].set_title(_legible(titles[i]) if titles else 'image', fontsize=10, parse_math=False)
         row[1].set_title(f"{heat.max():.2f}: {'anomalous' if heat.max() > 1 else 'good'}", fontsize=10)
         if cols == 3:
             row[2].imshow(masks[i], cmap='gray', vmin=0, vmax=1)
             row[2].set_title('ground-truth mask' if masks[i].any() else 'ground truth: good', fontsize=10)
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
     fig.colorbar(shown, ax=axs, label='anomaly map / threshold', shrink=max(.25, 1/len(images)), extend='max', aspect=25)
-    fig.suptitle(suptitle)
+    fig.suptitle(_legible(suptitle), parse_math=False)
     return fig
 
 # %% ../nbs/05_detector.ipynb #02994fcb
@@ -155,15 +161,16 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
 def save(self:Detector, path: str|Path, # the model file to write; its folder must exist
 ):
     "Write teacher, student, threshold, settings and history to one file, completely or not at all."
-    if self.student is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
-    save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=self.threshold, history=self.history,
+    if self.threshold is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
+    save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=float(self.threshold), history=self.history,
                      teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
 
-def _check_model(state):
-    "KeyError, TypeError or ValueError if what a model file holds cannot be a detector. Takes no memory for networks of its own."
+def _check_model(state, room):
+    "KeyError, TypeError or ValueError if what a model file of `room` bytes holds cannot be a detector. Takes no memory for networks of its own."
     settings, history = state['settings'], state['history']
     if type(settings['size']) is not int or not 16 <= settings['size'] <= 4096 or not isinstance(history, list): raise ValueError
     if not 0 < state['threshold'] < float('inf'): raise ValueError
+    if sum(v.nbytes for net in ('teacher', 'student') for v in state[net].values()) > room: raise ValueError                # one number can pose as a million
     with torch.device('meta'): own = make_teacher(None, backbone=settings.get('backbone', 'resnet18')).state_dict()       # shapes without numbers
     for weights in (state['teacher'], state['student']):
         if [(k, v.shape, v.dtype) for k, v in weights.items()] != [(k, v.shape, v.dtype) for k, v in own.items()]: raise ValueError
@@ -178,7 +185,7 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
     try: state = _read(path); kind = state['format'], state['version']
     except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
     if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
-    try: _check_model(state)
+    try: _check_model(state, Path(path).stat().st_size)
     except Exception as e: raise ValueError(f'{path} is damaged or incomplete; train the model again.') from e     # strange files fail in strange ways
     backbone = state['settings'].get('backbone', 'resnet18')
     detector = cls(None, device, backbone)

@@ -6,7 +6,7 @@
 __all__ = ['MVTEC_URL', 'MVTEC_SHA256', 'MVTEC_CATEGORIES', 'download_mvtec']
 
 # %% ../nbs/00b_download.ipynb #002d19f0
-import hashlib, lzma, os, shutil, tarfile, urllib.error, urllib.request
+import hashlib, http.client, lzma, os, shutil, tarfile, urllib.error, urllib.request
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -34,12 +34,15 @@ def _fetch(url, path, sha256):
     except urllib.error.HTTPError as e:
         if e.code != 416: raise  # 416: nothing is left to fetch, only the checksum to compare
         reply = None
+    except http.client.HTTPException as e: raise OSError(f'{url} does not answer as a web server does; try again, or download it with a browser.') from e
     if reply:
         have *= reply.status == 206
         total = have + int(reply.headers['Content-Length'] or 0)
         with reply, open(part, 'ab' if have else 'wb') as f, tqdm(initial=have, total=total, unit='B', unit_scale=True) as bar:
-            while block := reply.read(1 << 20): f.write(block); bar.update(len(block))
-        if part.stat().st_size < total: raise OSError(f'{url} broke off after {part.stat().st_size:,} of {total:,} bytes; the same call continues it.')
+            try:
+                while block := reply.read(1 << 20): f.write(block); bar.update(len(block))
+            except http.client.HTTPException: total = float('inf')                          # it broke off, whatever it promised
+        if part.stat().st_size < total: raise OSError(f'{url} broke off after {part.stat().st_size:,} bytes; the same call continues it.')
     try: _verify(part, sha256)
     except ValueError: part.unlink(); raise
     part.rename(path)

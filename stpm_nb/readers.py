@@ -35,7 +35,7 @@ def find_mvtec3d(folder: str|Path, # one category of MVTec 3D-AD
 def find_visa(folder: str|Path, # one category of VisA, beside the folder split_csv
 ) -> list: # of `Sample`
     "List a category of VisA by the published table of one-class splits. Raises as `find_mvtec`."
-    folder = Path(folder)
+    folder = Path(folder).resolve()                       # `.` has no name and no parent
     table = folder.parent/'split_csv'/'1cls.csv'
     if not table.is_file(): raise ValueError(f'{folder} looks like a category of VisA, but there is no {table}; copy it there from the archive.')
     try:
@@ -71,7 +71,8 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
     try: import nibabel
     except ImportError as e: raise ImportError('Reading NIfTI volumes needs nibabel; install it with: pip install nibabel.') from e
     root, out = Path(root), Path(out)
-    volumes, tmp = sorted(root.rglob('*_flair.nii*')), out.with_name(f'.{out.name}.{os.getpid()}.tmp')
+    volumes, tmp = sorted(p for p in root.rglob('*_flair.nii*') if p.is_file() and not p.name.startswith('.')), out.with_name(f'.{out.name}.{os.getpid()}.tmp')
+    if every < 1: raise ValueError(f'every is {every}; expected at least 1.')
     if out.exists(): raise FileExistsError(f'{out} exists already; remove it or choose another folder.')
     if len(volumes) < 2: raise ValueError(f'{root} holds {len(volumes)} FLAIR volume(s) (*_flair.nii.gz); expected at least 2 patients.')
     with seeded(seed): learn = set(torch.randperm(len(volumes))[:max(1, min(len(volumes) - 1, round(train * len(volumes))))].tolist())
@@ -148,4 +149,4 @@ def load_category(folder: str|Path, # a category in any of the layouts
     layout: str|None=None, # a key of `LAYOUTS`; found out if left out
 ): # a `Category`, named like its folder; see `read_category`
     "Find and read a category. Raises as `find_samples` and `read_category`."
-    return read_category(Path(folder).resolve().name, find_samples(folder, layout), size)
+    return read_category(Path(os.path.abspath(folder)).name, find_samples(folder, layout), size)

@@ -7,7 +7,7 @@ __all__ = ['CACHE_LIMIT', 'pick_device', 'fast_dtype', 'mixed_precision', 'teach
            'validation_error', 'train_epoch', 'save_atomic', 'load_checkpoint', 'train_student']
 
 # %% ../nbs/03_train.ipynb #002968cb
-import io, json, math, pickletools, time, zipfile
+import io, math, pickletools, time, zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -135,14 +135,20 @@ def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
 
 _CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongStorage', 'collections OrderedDict'}   # all that a state needs
 
+def _plain(x, *room):
+    "True for a number, a word or None, and for short lists and dicts of them: a list that holds another a hundred times costs a hundred times."
+    return isinstance(x, (str, int, float, type(None))) or bool(room) and isinstance(x, (list, dict)) and len(x) <= room[0] and all(
+        _plain(v, *room[1:]) for v in (x.values() if isinstance(x, dict) else x))
+
 def _read(path, device='cpu'):
     "What `save_atomic` wrote, if nothing in the file is changed, claims more bytes than are there, or is more than tensors, numbers and words."
-    with zipfile.ZipFile(path) as z:
+    with open(path, 'rb') as f, zipfile.ZipFile(f) as z:
+        if f.seek(0) or f.read(4) != b'PK\3\4': raise ValueError           # PyTorch would read what stands before the archive
         if sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size or z.testzip(): raise ValueError
         pickles = [z.read(name) for name in z.namelist() if name.endswith('.pkl')]
         if {arg for p in pickles for op, arg, _ in pickletools.genops(p) if 'GLOBAL' in op.name} - _CALLED: raise ValueError
     state = torch.load(path, map_location=device, weights_only=True)
-    json.dumps({k: v for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')})    # plain values only
+    if not all(_plain(v, 10**5, 100) for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')): raise ValueError
     return state
 
 def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
@@ -184,7 +190,8 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
     for name, n in (('epochs', 1 if epochs is None else epochs), ('batch', batch)):
         if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
+    epochs, batch, seed, lr = epochs and int(epochs), int(batch), int(seed), float(lr)         # NumPy's numbers cannot be read back from a file
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     steps = max(1, len(train) // batch)

@@ -166,7 +166,7 @@ def test_library_stays_small():
         code = {l for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skip for l in range(t.start[0], t.end[0] + 1)} - docs
         assert len(code) <= 200, (p.name, len(code))
         total += len(code)
-    assert total < 1650, total
+    assert total < 1700, total
 
 def test_wheel_works_in_an_empty_folder(tmp_path):
     run(BIN/'python', '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT)

@@ -3,7 +3,7 @@
 Each answer is one sentence that names the file or the value and says what to do. A function raises the documented exception
 (ValueError if a row names no other), a command ends with the sentence and exit code 1; no file is left that was not there before, and none is changed.
 A row is (what is wrong, a function of the world `w`, words ...); an exception class among the words is the one expected."""
-import hashlib, os, shutil, struct, subprocess, sys, zlib
+import csv, hashlib, os, shutil, socket, struct, subprocess, sys, threading, time, zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +107,8 @@ CATEGORIES = [
     ('an image that is text', lambda d, good, image, mask: text(image), 'stain/000.png cannot be read as an image'),
     ('an image of 1 x 1', lambda d, good, image, mask: png(image, (1, 1)), '1 x 1 pixels', 'at least 8', 'remove it'),
     ('an image of floating-point numbers', lambda d, good, image, mask: png(good/'x.tif', mode='F', fill=.5), 'x.tif', 'floating-point', '8 or 16 bit'),
+    ('masks that mark nothing', lambda d, good, image, mask: [png(p, (64, 64), 'L') for p in (d/'ground_truth').rglob('*.png')], 'No mask of bad marks a pixel', 'white on black'),
+    ('an animation', lambda d, good, image, mask: text(good/'a.gif'), 'a.gif', 'JPEG or PNG'),
     ('a photo of an iPhone', lambda d, good, image, mask: text(good/'IMG_1.HEIC'), 'IMG_1.HEIC', 'JPEG or PNG'),
 ]
 
@@ -303,6 +305,12 @@ fresh = lambda: Detector(None, 'cpu')
 missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.features._reachable', lambda url: False))
 no_onnx = lambda w: [w.patch.setitem(sys.modules, name, None) for name in ('onnx', 'onnxscript')]
 
+def half_fitted(w):
+    detector = fresh().fit(w.category, 1, progress=False)
+    w.patch.setattr(Detector, 'predict', lambda *args: 1/0)                    # whatever happens between training and the threshold
+    with pytest.raises(ZeroDivisionError): detector.fit(w.category, 1, progress=False)
+    return lambda: detector.save(w.here/'m.pt')
+
 DETECTOR = [
     ('predict before fit', lambda w: lambda: fresh().predict(blank()), 'has not learned anything yet', 'call fit'),
     ('save before fit', lambda w: lambda: fresh().save(w.here/'m.pt'), 'has not learned anything yet', 'before save'),
@@ -327,6 +335,8 @@ DETECTOR = [
     ('fit one image', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[:1])), '1 training image(s)', 'at least 2'),
     ('fit floats', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.float())), 'torch.float32', 'expected uint8'),
     ('fit channels last', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.permute(0, 2, 3, 1))), '[6, 32, 32, 3]', '[N, 3, S, S]'),
+    ('fit on oblong images', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[..., :24]), epochs=1), '[6, 3, 32, 24]', '[N, 3, S, S]'),
+    ('save after a fit that failed', half_fitted, 'has not learned anything yet'),
     ('fit for no epoch', lambda w: lambda: fresh().fit(w.category, epochs=0), 'epochs is 0', 'at least 1'),
     ('train for minus one epoch', lambda w: lambda: train_student(w.detector.teacher, w.category.train, epochs=-1), 'epochs is -1', 'at least 1'),
     ('fit for one epoch and a half', lambda w: lambda: fresh().fit(w.category, epochs=1.5), 'epochs is 1.5', 'whole number'),
@@ -429,6 +439,8 @@ OTHERS = [
     ('a download with an old Python', lambda w: (w.patch.delattr('tarfile.data_filter'), lambda: download_mvtec(w.here, 'screw'))[1], '3.10.12', 'update'),
     ('an archive with another checksum', archive(sha256='0' * 64), 'mvtec_anomaly_detection.tar.xz has SHA-256', 'download it again'),
     ('an archive that is text', archive(), 'mvtec_anomaly_detection.tar.xz is not unpacked'),
+    ('a result of other images', lambda w: (text(w.here/'fabric'/'seed0.json', '{"asked": {"seed": 0, "files": "0"}}'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json was made from other images', 'delete it'),
+    ('every slice but none', lambda w: (text(w.here/'a_flair.nii'), text(w.here/'b_flair.nii'), lambda: slice_brats(w.here, w.here/'o', every=0))[2], 'every is 0', 'at least 1'),
     ('a result of other options', lambda w: (text(w.here/'fabric'/'seed0.json', '{"asked": {"seed": 0, "size": 64}}'), lambda: run_category(w.fabric, w.here, size=32, untrained=True))[1], 'seed0.json was made with other options', 'delete it'),
     ('a result that is text', lambda w: (text(w.here/'fabric'/'seed0.json'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
     ('a result that is a list', lambda w: (text(w.here/'fabric'/'seed0.json', '[]'), lambda: run_category(w.fabric, w.here))[1], 'seed0.json is not a result', 'delete it'),
@@ -553,6 +565,75 @@ def test_bad_use_in_the_shell(w, code, args, words):
     assert files(w.here, w.root) == before
 
 # --- and what looks like a bad input but is none
+
+ODD = ('$10^{3$ a$^$b', '爱', 'a, "b"\nc', '-rf', 'bad\udcff', 'ä' * 100)       # mathematics, no letters of the font, two lines, an option, bytes of no alphabet, a long one
+
+def test_odd_names_are_names(w, recwarn):
+    photos, kind = w.here/'photos', w.here/'bad'/'test'/'$s^$'
+    photos.mkdir(); w.copy(); shutil.copytree(w.fabric/'test'/'stain', kind); shutil.copytree(w.fabric/'ground_truth'/'stain', w.here/'bad'/'ground_truth'/'$s^$')
+    for name in ODD: shutil.copy(w.fabric/'test'/'good'/'000.png', photos/f'{name}.png')
+    stpm_predict(str(w.model), 'photos', out='p', device='cpu')
+    rows = list(csv.reader((w.here/'p'/'scores.csv').read_text(errors='surrogateescape').splitlines(True)))
+    assert sorted(r[0] for r in rows[1:]) == sorted(f'{name}.png' for name in ODD) and len(list((w.here/'p'/'heatmaps').iterdir())) == len(ODD)
+    stpm_train('bad', out='o', size=32, epochs=1, untrained=True, device='cpu')
+    assert (w.here/'o'/'heatmaps'/'$s^$'/'000.png').is_file()
+    assert not [x for x in recwarn if 'Glyph' in str(x.message)]
+
+def test_what_is_no_photo_is_not_scored(w):
+    photos = w.here/'photos'
+    for folder in ('', '.ipynb_checkpoints', 'day1', '.heatmaps.tmp'): (photos/folder).mkdir(exist_ok=True); shutil.copy(w.fabric/'test'/'good'/'000.png', photos/folder/'a.png')
+    (photos/'x.png').mkdir(); (photos/'loop').symlink_to('.'); png(photos/'b.jpg'); (photos/'b.jpg').rename(photos/'b.jfif')
+    for out in ('run1', 'run2'):
+        stpm_predict(str(w.model), 'photos', out=f'photos/{out}', device='cpu')
+        assert [line.partition(',')[0] for line in (photos/out/'scores.csv').read_text().splitlines()[1:]] == ['a.png', 'b.jfif', 'day1/a.png']
+
+def test_numbers_of_numpy_and_torch_are_numbers(w):
+    detector = fresh().fit(w.category._replace(name=Path('x')), np.int64(1), seed=torch.tensor(3), progress=False)
+    detector.threshold = detector.predict(w.category.test)[0].quantile(.9)
+    detector.save(w.here/'m.pt')
+    loaded = Detector.load(w.here/'m.pt', 'cpu')
+    assert type(loaded.threshold) is float and loaded.settings['seed'] == 3 and loaded.settings['category'] == 'x'
+    train = lambda: train_student(detector.teacher, w.category.train, np.int64(1), np.int64(2), np.float64(.02), np.int64(1), checkpoint=w.here/'c.pt', progress=False)[1]
+    assert train() == train()
+    run = lambda: run_category(w.fabric, w.here, seed=np.int64(1), epochs=np.int64(1), size=np.int64(32), untrained=True, device='cpu')
+    assert run() == run()
+
+def test_any_layout_of_memory_will_do(w):
+    x = w.category.train
+    views = x.repeat_interleave(2, 0)[::2], x.to(memory_format=torch.channels_last), torch.nn.functional.pad(x, (4, 4, 4, 4))[..., 4:-4, 4:-4]
+    a, *others = (fresh().fit(w.category._replace(train=v), 1, progress=False).settings for v in (x, *views))
+    assert all(a['data'] == b['data'] and a['validation_error'] == b['validation_error'] for b in others)
+
+def test_what_predict_gives_is_yours(w):
+    for n in (1, 9):
+        scores, maps = w.detector.predict(blank(n))
+        maps -= maps.min(); (maps.requires_grad_().sum() * 2).backward()
+
+def test_predict_from_many_threads(w):
+    "The maps of one call after another, and as many cores afterwards as before."
+    images, cores = w.category.test.repeat(4, 1, 1, 1), torch.get_num_threads()
+    expected, found, after = w.detector.predict(images)[1], [], []
+    threads = [threading.Thread(target=lambda: found.append(w.detector.predict(images)[1])) for _ in range(6)]
+    for t in threads: t.start(); time.sleep(.02)
+    for t in threads: t.join()
+    last = threading.Thread(target=lambda: after.append(torch.get_num_threads())); last.start(); last.join()
+    assert all(torch.equal(expected, maps) for maps in found) and len(found) == 6 and after == [cores]
+
+def test_a_category_from_within_and_through_a_link(w):
+    visa(w, 'object,split,label,image,mask\n' + ''.join(f'pcb,train,normal,pcb/Data/Images/{i}.png,\n' for i in range(3)))
+    (w.here/'link').symlink_to(w.here/'visa'/'pcb')
+    names = [load_category(w.here/'link', 32).name]
+    for place in ('visa/pcb', 'visa/pcb/Data'): w.patch.chdir(w.here/place); names.append(load_category('.' if place.endswith('pcb') else '..', 32).name)
+    assert names == ['link', 'pcb', 'pcb']
+
+@pytest.mark.parametrize('reply', [b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nff\r\nab', b'220 mail ready\r\n'])
+def test_a_server_that_speaks_badly(w, reply):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        def answer():
+            peer, _ = server.accept(); peer.recv(4096); peer.sendall(reply); peer.close()
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(OSError) as e: download_mvtec(w.here, 'screw', f'http://127.0.0.1:{server.getsockname()[1]}/x')
+    one_sentence(str(e.value), ['127.0.0.1', 'same call continues it' if b'200' in reply else 'does not answer'])
 
 def test_photos_that_differ_only_in_their_ending_have_their_own_heat_maps(w):
     photos = w.here/'photos'

@@ -98,6 +98,16 @@ def test_read_only_output_folder(command, root, tmp_path):
     assert p.returncode == 1 and 'cannot be written to' in p.stderr and p.stderr.count('\n') == 1, p.stderr
     assert not list((tmp_path/'out').iterdir())
 
+def test_two_runs_into_one_folder(root, undisturbed, tmp_path):
+    "The second says so at once, and the first does not notice."
+    first = start('stpm_train', root, tmp_path/'out')
+    while not (tmp_path/'out').exists(): time.sleep(.05)
+    time.sleep(.2)
+    second = start('stpm_train', root, tmp_path/'out'); _, err = second.communicate()
+    assert second.returncode == 1 and err.splitlines()[-1].startswith('stpm_train: Another run is writing to'), err
+    out, err = first.communicate()
+    assert first.returncode == 0 and numbers(tmp_path/'out') == undisturbed['stpm_train'][0], out + err
+
 @pytest.mark.parametrize('threads', [1, 2])
 def test_same_seed_gives_the_same_bits(threads, root, tmp_path):
     cores = torch.get_num_threads(); torch.set_num_threads(threads)

@@ -205,6 +205,19 @@ def test_a_photo_of_endless_scans_is_refused(tmp_path):
         if n < 100: assert (got == 128).all()
         else: sentence(got, 'scans.jpg')
 
+def test_the_film_behind_a_photo_does_no_harm(tmp_path):
+    "Phones append a short film to a JPEG, and its bytes may look like anything."
+    Image.new('RGB', (40, 40), (9, 90, 200)).save(tmp_path/'plain.jpg')
+    (tmp_path/'motion.jpg').write_bytes((tmp_path/'plain.jpg').read_bytes() + random.Random(0).randbytes(2**16) * 32 + b'\xff\xda' * 9999)
+    assert torch.equal(read_image(tmp_path/'plain.jpg', 32), read_image(tmp_path/'motion.jpg', 32))
+
+def test_twelve_bits_in_sixteen_are_refused(tmp_path):
+    ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path/'camera.png')
+    Image.fromarray((ramp * 16).astype(np.uint16)).save(tmp_path/'scaled.png')
+    sentence(quiet(read_image, tmp_path/'camera.png'), 'camera.png', '4095', 'Scale it')
+    assert read_image(tmp_path/'scaled.png', 32).max() > 250
+
 def test_images_at_the_limit_are_legal(tmp_path):
     Image.new('1', (8192, 8192), 1).save(tmp_path/'large.png'); Image.new('L', (4000, 10), 100).save(tmp_path/'long.png')
     assert read_image(tmp_path/'large.png', 32).min() == 255 and read_image(tmp_path/'long.png', 32).float().mean() == 100
@@ -521,6 +534,12 @@ def at_first(value):
     def change(x): x[0] = value; return x
     return change
 
+def nested(n): return [nested(n - 1)] * 10 if n else [1.] * 10            # ten lists in the file, a thousand million numbers to whoever follows them
+
+def stretched(s):
+    "Right in every shape, and hardly a byte of it is there."
+    return s | {net: {k: v.new_zeros(()).expand(v.shape) for k, v in s[net].items()} for net in ('teacher', 'student')}
+
 WRONG = {**{f'no {k}': lambda s, k=k: {n: v for n, v in s.items() if n != k} for k in ('format', 'version', 'settings', 'threshold', 'history', 'teacher', 'student')},
          **{f'size {v!r}': lambda s, v=v: s | dict(settings=s['settings'] | dict(size=v)) for v in (0, -5, 10**9, 'x', None, 32., True, [32])},
          **{f'threshold {v!r}': lambda s, v=v: s | dict(threshold=v) for v in (0, -1., float('nan'), float('inf'), 'x', None, [1.])},
@@ -531,6 +550,7 @@ WRONG = {**{f'no {k}': lambda s, k=k: {n: v for n, v in s.items() if n != k} for
          'huge': tensor_changed('teacher', lambda x: torch.zeros(1).expand(10**12)), 'meta': tensor_changed('teacher', lambda x: x.to('meta')), 'sparse': tensor_changed('teacher', lambda x: x.to_sparse()),
          'missing weight': lambda s: s | dict(student={k: v for k, v in s['student'].items() if k != 'conv1.weight'}), 'extra weight': lambda s: s | dict(student={**s['student'], 'x': torch.zeros(1)}),
          'other format': lambda s: s | dict(format='stpm_nb checkpoint'), 'later version': lambda s: s | dict(version=VERSION + 1), 'odd version': lambda s: s | dict(version=torch.zeros(2, 2)),
+         'lists in lists': lambda s: s | dict(history=nested(8)), 'a list of lists': lambda s: s | dict(history=[[[1.] * 100] * 100] * 10**5), 'one number as a thousand': stretched,
          'history': lambda s: s | dict(history=3), 'settings': lambda s: s | dict(settings=[32]), 'a list': lambda s: list(s), 'a tensor': lambda s: torch.zeros(3)}
 
 @pytest.mark.parametrize('name', WRONG)
@@ -547,7 +567,8 @@ def test_a_changed_model_file_is_one_sentence(small_state, tmp_path):
     claim = b.replace(struct.pack('<II', 64 * 9 * 64 * 4, 64 * 9 * 64 * 4), struct.pack('<II', 2**31, 2**31))
     shrunk = repacked(b, lambda n, x: bytes(2**28) if n.endswith('/data/0') else x, zipfile.ZIP_DEFLATED)       # 256 MiB of zeros in 1 MB
     assert claim != b
-    for changed in (bit, claim, shrunk, b[:-1], b[:len(b)//2], b[99:], b'', b'PK', b'x' * 99, pickle.dumps(1), packed({})): path.write_bytes(changed); sentence(quiet(Detector.load, path, 'cpu'), path)
+    legacy = pickle.dumps(bytearray(99)) + b                                          # an archive to zipfile, an old pickle to PyTorch
+    for changed in (bit, claim, shrunk, legacy, b[:-1], b[:len(b)//2], b[99:], b'', b'PK', b'x' * 99, pickle.dumps(1), packed({})): path.write_bytes(changed); sentence(quiet(Detector.load, path, 'cpu'), path)
 
 def test_no_pickle_runs(small_state, tmp_path):
     for payload in payloads(tmp_path):

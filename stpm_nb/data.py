@@ -187,8 +187,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def normalise(images: torch.Tensor, # uint8 [B, 3, S, S], RGB
 ) -> torch.Tensor: # float32 [B, 3, S, S], channels_last, on the same device
     "Turn bytes into what an ImageNet network expects: zero mean and unit deviation in each channel."
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/00_data.ipynb #03592ab6
 def brightness_score(images: torch.Tensor, # uint8 [M, 3, S, S]

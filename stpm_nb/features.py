@@ -24,7 +24,7 @@ def _network(backbone):
     "An untrained torchvision model and the names of the stages to keep, from a name such as 'resnet18'."
     name, _, stages = str(backbone).partition(':')
     if name not in list_models(module=models): raise ValueError(f"torchvision has no classifier '{name}'; expected a name such as resnet18 or wide_resnet50_2.")
-    return get_model(name, weights=None), stages.split(',') if stages else list(LEVELS)
+    return get_model(name, weights=None).float(), stages.split(',') if stages else list(LEVELS)
 
 def _cut(net, stages):
     "Keep a network up to the last of the named stages, laid out for fast convolutions."
@@ -87,7 +87,7 @@ def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untr
     if weights not in ('imagenet', None): raise ValueError(f"weights is {weights!r}; expected 'imagenet' or None.")
     with seeded(seed): net, stages = _network(backbone)
     teacher = _cut(net, stages).eval().requires_grad_(False)     # before any download: the name may be wrong
-    try: maps = all(f.ndim == 4 and f.shape[2] == f.shape[3] for f in pyramid(teacher, torch.zeros(1, 3, 128, 128)))
+    try: maps = all(f.ndim == 4 and f.shape[2] == f.shape[3] for f in pyramid(teacher, torch.zeros(1, 3, 128, 128, dtype=torch.float32)))
     except (RuntimeError, AssertionError): maps = False          # made for one size of image
     if not maps: raise ValueError(f'Not every stage of {backbone} gives maps [B, C, H, W] for images of any size; name stages that do.')
     if weights: net.load_state_dict(_imagenet_weights(backbone)) # the teacher's layers are those of the network

@@ -651,3 +651,12 @@ def test_its_own_heat_maps_are_no_photos(w):
         stpm_predict(str(w.model), 'photos', out='photos', device='cpu')
         lines.append((w.here/'photos'/'scores.csv').read_text())
     assert lines[0] == lines[1] and lines[0].count('\n') == 1 + sum(p.suffix == '.png' for p in (w.fabric/'test').rglob('*'))
+
+def test_another_default_precision_changes_nothing(w):
+    expected = w.detector.predict(w.category.test)[1]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(Detector.load(w.model, 'cpu').predict(w.category.test)[1], expected)
+        fresh().fit(w.category, 1, progress=False).save(w.here/'m.pt')
+    finally: torch.set_default_dtype(torch.float32)
+    Detector.load(w.here/'m.pt', 'cpu').predict(w.category.test)

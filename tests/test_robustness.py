@@ -21,7 +21,7 @@ from stpm_nb.download import download_mvtec
 from stpm_nb.features import make_student, make_teacher
 
 FUZZ = int(os.environ.get('STPM_FUZZ', 200))
-SECONDS, MEMORY = 5, dict(image=2**31, model=2**30, archive=2**30)         # bytes
+SECONDS, MEMORY = 10, dict(image=2**31, model=2**30, archive=2**30)         # bytes
 def examples(n): return settings(max_examples=max(n, n * FUZZ // 200), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 def sentence(error, *names, kinds=(ValueError,)):

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from fastcore.script import Param, call_parse
 
-from .data import Category, split_train_val
-from .readers import LAYOUTS, find_categories, find_samples, load_category
+from .data import Category, read_category, split_train_val
+from .readers import LAYOUTS, find_categories, find_samples
 from .features import make_teacher
 from .train import _write, pick_device
 from .detector import Detector, show_predictions
@@ -40,7 +40,8 @@ def run_category(folder: str|Path, # a category in any layout
     """Train and evaluate one category with one seed, or read the result if it is there. Continues an interrupted run.
     Raises as `load_category`, and ValueError if the result there was made with other options or images (by their names and sizes)."""
     folder, seed, size, epochs = Path(os.path.abspath(folder)), int(seed), int(size), epochs and int(epochs)
-    files = sorted(('/'.join(p.parts[-3:]), p.stat().st_size) for s in find_samples(folder) for p in (s.path, s.mask) if p and p.is_file())
+    samples = find_samples(folder)
+    files = sorted(('/'.join(p.parts[-3:]), p.stat().st_size) for s in samples for p in (s.path, s.mask) if p and p.is_file())
     out, asked = Path(out)/folder.name, dict(seed=seed, epochs=epochs, size=size, backbone=backbone, untrained=untrained, files=sha256(repr(files).encode()).hexdigest()[:16])
     file, checkpoint = out/f'seed{seed}.json', out/f'seed{seed}.checkpoint'
     if file.exists():
@@ -50,7 +51,7 @@ def run_category(folder: str|Path, # a category in any layout
         if other: raise ValueError(f'{file} was made with other options ({other}); choose another --out or delete it.')
         return row
     out.mkdir(parents=True, exist_ok=True)
-    data = load_category(folder, size)
+    data = read_category(folder.name, samples, size)
     detector = Detector(None if untrained else 'imagenet', device, backbone).fit(data, epochs, seed, checkpoint, progress=False)
     results, maps = report(detector, data)
     part = len(split_train_val(len(data.train), seed)[0])

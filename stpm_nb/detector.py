@@ -21,7 +21,7 @@ from . import __version__
 from .data import Category, normalise, read_image, split_train_val
 from .features import make_student, make_teacher, pyramid
 from .loss import anomaly_map
-from .train import _read, fast_dtype, pick_device, save_atomic, train_student
+from .train import _read, _whole, fast_dtype, pick_device, save_atomic, train_student
 
 # %% ../nbs/05_detector.ipynb #0083995b
 FORMAT, VERSION = 'stpm_nb detector', 1
@@ -105,7 +105,7 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
     if not len(images): raise ValueError('There are no images to score; give at least one.')
-    if batch is not None and (not hasattr(batch, '__index__') or batch < 1): raise ValueError(f'batch is {batch!r}; expected a whole number, at least 1.')
+    if batch is not None: _whole('batch', batch)
     batch = batch or (4 if self.device.type == 'cpu' else 64)
     batches = [images[i:i+batch] for i in range(0, len(images), batch)]
     @torch.inference_mode()

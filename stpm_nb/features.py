@@ -76,6 +76,8 @@ def _imagenet_weights(backbone):
     except Exception as e:  # a broken download and a broken file end in many kinds of exception
         raise FileNotFoundError(f'The ImageNet weights in {file} cannot be read ({type(e).__name__}). Delete it. {sentence}') from e
 
+
+# %% ../nbs/01_features.ipynb #f713849c
 def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untrained teacher
     seed: int=0, # for the random weights of an untrained teacher
     backbone: str='resnet18', # a torchvision model; stages other than layer1 to layer3 after a colon, 'name:stage,stage,stage'

@@ -58,6 +58,13 @@ def find_bmad(folder: str|Path, # a data set in the layout of BMAD, as BraTS2021
     patient = lambda p: m[1] if (m := re.fullmatch(r'(.+)_\d+', p.stem)) else None
     return _complete([s._replace(patient=patient(s.path)) for s in samples], folder)
 
+# %% ../nbs/00c_readers.ipynb #a93188b9
+def _volume(nibabel, path):
+    "A volume [h, w, slices], the head upright; one sentence if it cannot be read."
+    try: return np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(path).dataobj)))
+    except Exception as e: raise ValueError(f'{path} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
+
+
 # %% ../nbs/00c_readers.ipynb #8f35b8c6
 def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each patient a *_flair.nii.gz and a *_seg.nii.gz (or .nii)
     out: str|Path, # the folder to make, in the layout of BMAD
@@ -80,11 +87,7 @@ def slice_brats(root: str|Path, # a folder with BraTS 2018 or 2021: for each pat
         for i, flair in enumerate(volumes):
             seg = flair.with_name(flair.name.replace('_flair.nii', '_seg.nii'))
             if not seg.is_file(): raise ValueError(f'{flair} has no segmentation; expected {seg}.')
-            volume = []
-            for p in (flair, seg):
-                try: volume.append(np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(p).dataobj))))    # [h, w, slices], the head upright
-                except Exception as e: raise ValueError(f'{p} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
-            x, y = volume
+            x, y = (_volume(nibabel, p) for p in (flair, seg))
             if x.ndim != 3 or x.shape != y.shape: raise ValueError(f'{flair} has a shape of {x.shape}, {seg} of {y.shape}; expected three axes, the same in both.')
             if not (x > 0).any(): raise ValueError(f'{flair} is black; replace or remove it.')
             x = (x / np.percentile(x[x > 0], 99.5) * 255).clip(0, 255).astype(np.uint8)

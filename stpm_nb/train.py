@@ -151,6 +151,8 @@ def _read(path, device='cpu'):
     if not all(_plain(v, 10**5, 100) for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')): raise ValueError
     return state
 
+
+# %% ../nbs/03_train.ipynb #4cbca7e3
 def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     settings: dict, # the settings of the run that wants to continue
     device: torch.device, # where to put the tensors
@@ -163,6 +165,10 @@ def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     return state
 
 # %% ../nbs/03_train.ipynb #627fcf1c
+def _whole(name, n):
+    "One sentence if `n` cannot be a number of passes or images."
+    if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
+
 def _resume(path, settings, parts, device):
     "Put a checkpoint's states into `parts`, see `_new_run`; returns (history, best state), empty if there is no file."
     if not path or not Path(path).exists(): return [], None
@@ -188,8 +194,7 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
 
     The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, other images or under 2, or a
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
-    for name, n in (('epochs', 1 if epochs is None else epochs), ('batch', batch)):
-        if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
+    _whole('epochs', 1 if epochs is None else epochs); _whole('batch', batch)
     epochs, batch, seed, lr = epochs and int(epochs), int(batch), int(seed), float(lr)         # NumPy's numbers cannot be read back from a file
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))

@@ -21,7 +21,7 @@ from .readers import load_category
 from .synthetic import make_synthetic
 from .detector import Detector, show_predictions
 from .metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
-from .train import _write
+from .train import _check_torch, _write
 
 # %% ../nbs/06_commands.ipynb #0058b826
 _held = []                                                       # folders that this command alone writes to
@@ -29,7 +29,9 @@ _held = []                                                       # folders that 
 @contextmanager
 def _one_sentence(command):
     "End the process with one sentence for errors that the user can mend."
-    try: yield
+    try:
+        _check_torch()
+        yield
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command == 'stpm_train' else '.'), file=sys.stderr)
         raise SystemExit(130) from None
@@ -119,10 +121,11 @@ def _save(figure, path):
 # %% ../nbs/06_commands.ipynb #01047c6d
 def detector_or_untrained(device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
 ) -> Detector: # not fitted yet
-    "A detector with the ImageNet teacher, or, after a line that says so, with an untrained one. Raises as `pick_device`."
+    "A detector with the ImageNet teacher, or, after two lines that say why, with an untrained one. Raises as `pick_device`."
     try: return Detector(device=device)
-    except FileNotFoundError:
-        print('No ImageNet weights (not on this machine, no download): going on with an UNTRAINED teacher, which finds less.')
+    except FileNotFoundError as e:
+        print(f'{e}\nGoing on with an UNTRAINED teacher, balanced on your good images: enough for a fabric, '
+              'not for fine defects on real parts.')
         return Detector(None, device)
 
 @call_parse
@@ -157,7 +160,7 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
     size: int=256, # side of the square the images are resized to, in pixels; a multiple of 16
-    untrained: bool=False, # use an untrained teacher instead of ImageNet's
+    untrained: bool=False, # use an untrained teacher, balanced on the training images, instead of ImageNet's
     layout: str=None, # how the folder is laid out (mvtec, mvtec2, mvtec3d, visa, bmad, photos); found out if left out
     backbone: str='resnet18', # a torchvision model, as resnet34 or wide_resnet50_2
 ):

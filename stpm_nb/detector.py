@@ -19,9 +19,9 @@ from fastcore.basics import patch
 
 from . import __version__
 from .data import Category, normalise, read_image, split_train_val
-from .features import make_student, make_teacher, pyramid
+from .features import balance, make_student, make_teacher, pyramid
 from .loss import anomaly_map
-from .train import _read, _whole, fast_dtype, pick_device, save_atomic, train_student
+from .train import _check_images, _check_torch, _read, _whole, fast_dtype, pick_device, save_atomic, train_student
 
 # %% ../nbs/05_detector.ipynb #0083995b
 FORMAT, VERSION = 'stpm_nb detector', 1
@@ -76,9 +76,13 @@ def fit(self:Detector, category: Category, # only its training images are used
     checkpoint: str|Path=None, # a file to continue from after an interruption
     progress: bool=True, # show a progress bar
 ) -> Detector: # itself
-    "Train the student on good images and set the threshold on the good validation images. Raises as `train_student`."
+    """Train the student on good images and set the threshold on the good validation images. An untrained teacher is balanced
+    on the training part first, see `balance`. Raises as `train_student`."""
     if not isinstance(category, Category): raise ValueError(f'The category is of type {type(category).__name__}; expected what load_category gives.')
     images, self.threshold = category.train.contiguous().to(self.device), None                # without a threshold it has not learned
+    _check_images(images)
+    train, val = (images[i.to(self.device)] for i in split_train_val(len(images), seed))
+    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)
     self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, backbone=self.settings['backbone'],
                                                checkpoint=checkpoint, progress=progress)
     self.score = make_scorer(self.teacher, self.student, images.shape[-1])
@@ -87,7 +91,7 @@ def fit(self:Detector, category: Category, # only its training images are used
                           kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(images.numpy(force=True)).hexdigest()[:16], device=self.device.type,
                           precision=str(fast_dtype(self.device)), threads=torch.get_num_threads(), stpm_nb=__version__,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
-    self.threshold = self.predict(images[split_train_val(len(images), seed)[1].to(self.device)])[0].max().item()
+    self.threshold = self.predict(val)[0].max().item()
     return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d
@@ -182,6 +186,7 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
 ) -> Detector:
     "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version, or damaged."
     if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
+    _check_torch()
     try: state = _read(path); kind = state['format'], state['version']
     except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
     if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')

@@ -32,10 +32,11 @@ def pick_device(device: str|None=None, # 'cuda', 'cuda:1', 'mps', 'cpu', or None
 # %% ../nbs/03_train.ipynb #0081102b
 def fast_dtype(device: torch.device, # where the network runs
 ) -> torch.dtype: # torch.bfloat16 or torch.float32
-    "bfloat16 where the hardware computes in it (recent NVIDIA GPUs; CPUs with AVX512-BF16 or AMX), else float32."
-    # PyTorch has no public name for the question whether a CPU has bfloat16 instructions
-    cpu = any(getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
-    fast = cpu if device.type == 'cpu' else device.type == 'cuda' and torch.cuda.is_bf16_supported()
+    "bfloat16 where the hardware computes in it (NVIDIA GPUs from Ampere on; CPUs with AVX512-BF16 or AMX), else float32."
+    if device.type == 'cuda': fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:      # PyTorch has no public name for the question whether a CPU has bfloat16 instructions
+        asked = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+        fast = device.type == 'cpu' and any(getattr(torch.cpu, name, bool)() for name in asked)
     return torch.bfloat16 if fast else torch.float32
 
 def mixed_precision(device: torch.device, # where the network runs
@@ -133,6 +134,10 @@ def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
     torch.save(obj, buffer := io.BytesIO())                      # PyTorch reports a full disk as an error of its own
     _write(path, buffer.getbuffer())
 
+def _check_torch():
+    "Raises ValueError if PyTorch is so old that reading a file can make it run code."
+    if torch.__version__ < '2.10': raise ValueError(f"PyTorch {torch.__version__} can be made to run code by a file it reads; update it: pip install 'torch>=2.10'.")
+
 _CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongStorage', 'collections OrderedDict'}   # all that a state needs
 
 def _plain(x, *room):
@@ -151,13 +156,13 @@ def _read(path, device='cpu'):
     if not all(_plain(v, 10**5, 100) for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')): raise ValueError
     return state
 
-
 # %% ../nbs/03_train.ipynb #4cbca7e3
 def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
     settings: dict, # the settings of the run that wants to continue
     device: torch.device, # where to put the tensors
 ) -> dict: # student, best, optimiser, schedule, history, settings
     "Read a checkpoint (`weights_only=True`). Raises ValueError if it is no checkpoint, or one of other settings."
+    _check_torch()
     try: state = _read(path, device); found = dict(state['settings'])
     except Exception as e: raise ValueError(f'{path} is not a checkpoint of this program; delete it to start anew.') from e
     differ = [f'{k} {found.get(k)} there, {v} here' for k, v in settings.items() if found.get(k) != v]
@@ -168,6 +173,11 @@ def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
 def _whole(name, n):
     "One sentence if `n` cannot be a number of passes or images."
     if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
+
+def _check_images(images):
+    "Raises ValueError if `images` are not uint8 [N, 3, S, S]."
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
 
 def _resume(path, settings, parts, device):
     "Put a checkpoint's states into `parts`, see `_new_run`; returns (history, best state), empty if there is no file."
@@ -196,7 +206,7 @@ def train_student(teacher: nn.Module, # the frozen teacher, on the device of the
     checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
     _whole('epochs', 1 if epochs is None else epochs); _whole('batch', batch)
     epochs, batch, seed, lr = epochs and int(epochs), int(batch), int(seed), float(lr)         # NumPy's numbers cannot be read back from a file
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]: raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
+    _check_images(images)
     train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
     t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     steps = max(1, len(train) // batch)

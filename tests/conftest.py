@@ -1,4 +1,7 @@
-"Warnings from our own code are errors: in the tests, in the cells of notebooks, and in the commands that they start."
+"""Warnings from our own code are errors: in the tests, in the cells of notebooks, and in the commands that they start.
+
+`nbdev_test` executes every notebook. `pytest tests/test_notebooks.py` does it once more, a test per cell, and names the cell that fails:
+so it runs only when it is asked for by name."""
 import os
 from pathlib import Path
 
@@ -11,3 +14,7 @@ def pytest_configure(config):
     anyone = ['error::RuntimeWarning']
     for line in (*anyone, *(f'error:::{module}' for module in OURS)): config.addinivalue_line('filterwarnings', line)
     os.environ['PYTHONWARNINGS'] = ','.join(f'error:::{module}' for module in MODULES)       # only whole names count here
+
+def pytest_ignore_collect(collection_path, config):
+    "Leave the notebooks' cells out, unless they are asked for."
+    if collection_path.name == 'test_notebooks.py' and not any('test_notebooks' in arg for arg in config.args): return True

@@ -77,7 +77,7 @@ def _imagenet_weights(backbone):
     except Exception as e:  # a broken download and a broken file end in many kinds of exception
         what = 'cannot be read' if there else 'cannot be downloaded'
         why = f'{type(e).__name__}: {e}'.splitlines()[0][:150]
-        raise FileNotFoundError(f'The ImageNet weights {file} {what} ({why}). {"Delete the file. " if there else ""}{sentence}') from e
+        raise FileNotFoundError(f'The ImageNet weights {file} {what} ({why}). {"Delete it. " if there else ""}{sentence}') from e
 
 # %% ../nbs/01_features.ipynb #f713849c
 def make_teacher(weights: str|None='imagenet', # 'imagenet', or None for an untrained teacher

@@ -42,8 +42,7 @@ def exported(cell): return code(cell).startswith('#| export')
 def library_imports(text):
     "[(module, names)] that a text takes from the library."
     found = []
-    for line in re.findall(r'^ *from (?:stpm_nb)?\.(\w+) import (.+)$|^ *from stpm_nb\.(\w+) import (.+)$', text, re.M):
-        module, names = [part for part in line if part]
+    for module, names in re.findall(r'^ *from (?:stpm_nb)?\.{1,2}(?:\w+\.)?(\w+) import (.+)$', text, re.M):
         found.append((module, re.split(r', *', names)))
     return found
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'SOURCE', 'run_category', 'best_and_worst', 'results_table', 'results_csv', 'shared', 'bench_categories',
-           'stpm_bench']
+           'stpm_bench_categories']
 
 # %% ../nbs/09_categories.ipynb #ee3bec49
 import csv, io, json, os
@@ -16,16 +16,14 @@ from statistics import mean, stdev
 import matplotlib.pyplot as plt
 import torch
 import torch.distributed as dist
-from fastcore.script import Param, call_parse
+from fastcore.script import call_parse
 
 from .data import Category, read_category, split_train_val
-from .readers import LAYOUTS, find_categories, find_samples
+from .readers import find_categories, find_samples
 from .features import make_teacher
 from .train import _write, pick_device
 from .detector import Detector, show_predictions
 from .commands import _check_options, _one_sentence, _output_folder, _save, report
-from .benchmark import bench_growth, bench_metrics
-from .speed import bench_speed
 
 # %% ../nbs/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
@@ -175,32 +173,25 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
 
 # %% ../nbs/09_categories.ipynb #f247e153
 @call_parse
-def stpm_bench(what: str, # what to measure: metrics, speed or categories
-    root: Param('categories: a category, or a folder with categories, in any layout', str, opt=False, nargs='?')=None,
-    growth: bool=False, # metrics, speed: also how time grows with the number and the side of the images (minutes, up to 8 GB of memory)
-    category: str=None, # speed: folder of a category; a synthetic one if left out
-    epochs: int=None, # speed: epochs of the official loop (2; it needs 100); categories: of ours, as many as make 1,200 steps if left out
-    seeds: int=None, # runs of our training: speed 1, categories 3 if left out
-    device: str=None, # speed, categories: cuda, mps or cpu; the best there is if left out
-    out: str=None, # speed: a JSON file for the figures; categories: a folder for results, runs/categories if left out
-    only: str=None, # categories: names with commas between; all if left out
-    size: int=256, # categories: side of the square the images are resized to, in pixels; a multiple of 16
-    backbone: str='resnet18', # categories: a torchvision model, as resnet34 or wide_resnet50_2
-    untrained: bool=False, # categories: use an untrained teacher instead of ImageNet's
+def stpm_bench_categories(root: str, # a category, or a folder with categories, in any layout
+    out: str='runs/categories', # folder for results.csv, results.md and a folder for each category
+    only: str=None, # names of categories with commas between; all if left out
+    seeds: int=3, # runs of each category
+    epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
+    size: int=256, # side of the square the images are resized to, in pixels; a multiple of 16
+    backbone: str='resnet18', # a torchvision model, as resnet34 or wide_resnet50_2
+    untrained: bool=False, # use an untrained teacher instead of ImageNet's
+    device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
-    "Measure on this machine: metrics and speed beside other implementations, or a table over many categories."
-    with _one_sentence('stpm_bench'):
-        if what not in ('metrics', 'speed', 'categories'): raise ValueError(f"There is nothing to measure called '{what}'; expected metrics, speed or categories.")
-        if what != 'categories' and root: raise ValueError(f'{what} takes no folder, but was given {root}; for speed use --category.')
+    "Train and evaluate every category in a folder with several seeds, and put published numbers beside."
+    with _one_sentence('stpm_bench_categories'):
         _check_options(epochs, size, seeds)
-        if what == 'metrics':
-            bench_metrics()
-            if growth: bench_growth([(m, 256) for m in (40, 80, 160, 320, 640)] + [(160, s) for s in (512, 1024)])
-        elif what == 'speed': bench_speed(category, epochs or 2, seeds or 1, device, out, growth)
-        else:
-            if not root: raise ValueError('categories needs a folder: stpm_bench categories ROOT --out DIR.')
-            out = _output_folder(out or 'runs/categories')
-            rows = bench_categories(root, out, only and [name.strip() for name in only.split(',')], seeds or 3, device, epochs=epochs, size=size, backbone=backbone, untrained=untrained)
-            if int(os.environ.get('RANK', 0)): return
-            print(f'\n{results_table(rows)}\nwrote results.csv, results.md and the sheets of best and worst images in {out}')
-            if failed := sum('error' in r for r in rows): raise ValueError(f'{failed} of {len(rows)} runs failed, see above; the same command tries them again.')
+        if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')
+        out, names = _output_folder(out), only and [name.strip() for name in only.split(',')]
+        rows = bench_categories(root, out, names, seeds, device,
+                                epochs=epochs, size=size, backbone=backbone, untrained=untrained)
+        if int(os.environ.get('RANK', 0)): return
+        print(f'\n{results_table(rows)}')
+        print(f'wrote results.csv, results.md and the sheets of best and worst images in {out}')
+        if failed := sum('error' in r for r in rows):
+            raise ValueError(f'{failed} of {len(rows)} runs failed, see above; the same command tries them again.')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nchw', 'plain', 'train_official', 'plain_maps', 'peak_memory', 'bench_training', 'roofline', 'bench_scoring',
-           'bench_size', 'bench_speed']
+           'bench_size', 'bench_speed', 'stpm_bench_speed']
 
 # %% ../nbs/08_speed.ipynb #87ee56af
 import copy, json, platform, sys, tempfile, time
@@ -13,6 +13,7 @@ from unittest.mock import patch as replaced
 
 import torch
 import torchvision
+from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +25,7 @@ from .loss import anomaly_map, pyramid_loss
 from .train import _write, fast_dtype, train_student
 from .metrics import evaluate, image_auroc
 from .detector import make_scorer
-from .commands import detector_or_untrained
+from .commands import _check_options, _one_sentence, detector_or_untrained
 from .benchmark import timed
 
 # %% ../nbs/08_speed.ipynb #6ea14b5e
@@ -221,3 +222,17 @@ def bench_speed(category: str|Path=None, # folder of a category; a synthetic one
     if growth: found['growth'] = bench_size(detector)
     if out: _write(out, json.dumps(found, indent=2).encode())
     return found
+
+# %% ../nbs/08_speed.ipynb #9e0b4f31
+@call_parse
+def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one if left out
+    epochs: int=2, # of the official loop; it needs 100
+    seeds: int=1, # runs of our training
+    device: str=None, # cuda, mps or cpu; the best there is if left out
+    out: str=None, # a JSON file for the figures
+    growth: bool=False, # also how time grows with the number and the side of the images (minutes)
+):
+    "Time training and scoring beside the official loop and, if it is installed, anomalib's forward pass."
+    with _one_sentence('stpm_bench_speed'):
+        _check_options(epochs, seeds=seeds)
+        bench_speed(category, epochs, seeds, device, out, growth)

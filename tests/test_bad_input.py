@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm_nb.categories import bench_categories, run_category, stpm_bench
+from stpm_nb.categories import bench_categories, run_category, stpm_bench_categories
 from stpm_nb.commands import stpm_demo, stpm_predict, stpm_train
 from stpm_nb.data import find_mvtec, read_ahead, read_category, read_image, read_mask, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
@@ -22,7 +22,7 @@ from stpm_nb.features import make_student, make_teacher, weights_file
 from stpm_nb.loss import cosine_distance
 from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, pixel_auroc, pro, pro_curve, stratified
 from stpm_nb.readers import find_categories, find_samples, load_category, slice_brats
-from stpm_nb.speed import bench_speed
+from stpm_nb.speed import bench_speed, stpm_bench_speed
 from stpm_nb.synthetic import make_synthetic, weave
 from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
 
@@ -52,6 +52,8 @@ def one_sentence(text, words):
     assert text and '\n' not in text and 'Traceback' not in text and 'Errno' not in text and text.endswith('.') and len(text) < 600, text
     for word in words: assert str(word) in text, f'{word!r} is not in: {text}'
 
+COMMANDS = 'stpm_demo', 'stpm_train', 'stpm_predict', 'stpm_bench_speed', 'stpm_bench_categories'
+
 def refused(w, given, words, new=()):
     "Call it and check the error, or the end of a command, and that nothing is left but the files `new`. `given` has made its files when it returns the call."
     kind = next((k for k in words if isinstance(k, type)), ValueError)
@@ -61,7 +63,7 @@ def refused(w, given, words, new=()):
     except SystemExit as e:
         assert isinstance(e.code, str)                                     # Python prints it on stderr and exits with 1
         command, _, text = e.code.partition(': ')
-        assert command in ('stpm_demo', 'stpm_train', 'stpm_predict', 'stpm_bench') and isinstance(e.__cause__, (ValueError, OSError, ImportError))
+        assert command in COMMANDS and isinstance(e.__cause__, (ValueError, OSError, ImportError))
         assert kind in (ValueError, SystemExit)
     except Exception as e:
         assert type(e) is kind, f'{type(e).__name__}: {e}'
@@ -487,7 +489,14 @@ def test_bad_argument_of_another_function(w, given, words): refused(w, given, wo
 
 def train(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_train(**dict(category=str(w.fabric), size=32, epochs=1, untrained=True, device='cpu') | {k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
 def predict(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_predict(**dict(model=str(w.model), images=str(w.fabric/'test'), device='cpu') | {k: v.format(here=w.here, root=w.root) for k, v in kw.items()}))[1]
-def bench(what='categories', *change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_bench(what, **dict(device='cpu', epochs=1, size=32, untrained=True, seeds=1) | {k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
+def filled(w, options):
+    "Options of a command with the folders of the world in their place."
+    return {k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in options.items()}
+
+def speed(**kw): return lambda w: lambda: stpm_bench_speed(**filled(w, dict(category='{root}/fabric', device='cpu') | kw))
+def bench(*change, **kw):
+    quick = dict(root='{root}', device='cpu', epochs=1, size=32, untrained=True, seeds=1)
+    return lambda w: ([act(w) for act in change], lambda: stpm_bench_categories(**filled(w, quick | kw)))[1]
 def demo(*change, **kw): return lambda w: ([act(w) for act in change], lambda: stpm_demo(**{k: v.format(here=w.here, root=w.root) if isinstance(v, str) else v for k, v in kw.items()}))[1]
 def puts(make, *path): return lambda w: make(w.here.joinpath(*path))
 
@@ -541,25 +550,27 @@ PREDICT = [
     ('scores that are a folder', predict(puts(lambda p: p.mkdir(parents=True), 'o', 'scores.csv'), out='o'), 'scores.csv', 'folder'),
 ]
 
+SPEED = [
+    ('no such category', speed(category='{here}/no'), '{here}/no', 'check the path'),
+    ('into no folder', speed(out='{root}/model.pt/x.json'), 'cannot be written to', 'make it first'),
+    ('no epochs', speed(epochs=0), '--epochs is 0', 'at least 1'),
+    ('no seeds', speed(seeds=0), '--seeds is 0', 'at least 1'),
+]
+
 BENCH = [
-    ('nothing to measure', bench('nonsense'), "'nonsense'", 'metrics, speed or categories'),
-    ('metrics of a folder', bench('metrics', root='{root}'), 'takes no folder', '--category'),
-    ('speed of a folder', bench('speed', root='{root}'), 'takes no folder', '--category'),
-    ('speed of no category', bench('speed', category='{here}/no'), '{here}/no', 'check the path'),
-    ('speed into no folder', bench('speed', category='{root}/fabric', out='{root}/model.pt/x.json'), 'cannot be written to'),
-    ('categories of nothing', bench(), 'needs a folder', 'ROOT --out DIR'),
+    ('a folder without a name', bench(root=''), 'has no name', 'ROOT --out DIR'),
     ('a folder that is not there', bench(root='{here}/no'), '{here}/no', 'holds no category'),
     ('a folder without categories', bench(root='{here}'), 'holds no category', 'mvtec'),
-    ('an unknown category', bench(root='{root}', only='nonsense'), "no category 'nonsense'", 'it has fabric'),
-    ('an unknown category among others', bench(root='{root}', only='fabric,silk'), "no category 'silk'"),
-    ('a comma too many', bench(root='{root}', only='fabric,'), "no category ''", 'it has fabric'),
-    ('no seeds', bench(root='{root}', seeds=0), '--seeds is 0', 'at least 1'),
-    ('no epochs', bench(root='{root}', epochs=0), '--epochs is 0', 'at least 1'),
-    ('a size of 50', bench(root='{root}', size=50), '--size is 50', 'multiple of 16'),
-    ('an unknown backbone', bench(root='{root}', backbone='resnet17'), "'resnet17'", 'resnet18'),
-    ('no ImageNet weights', bench('categories', missing_weights, root='{root}', untrained=False), 'resnet18-f37072fd.pth'),
-    ('an output folder inside a file', bench(root='{root}', out='{root}/model.pt/x'), 'cannot be written to', '--out'),
-    ('an unknown device', bench(root='{root}', device='banana'), "'banana'", 'leave it out'),
+    ('an unknown category', bench(only='nonsense'), "no category 'nonsense'", 'it has fabric'),
+    ('an unknown category among others', bench(only='fabric,silk'), "no category 'silk'"),
+    ('a comma too many', bench(only='fabric,'), "no category ''", 'it has fabric'),
+    ('no seeds', bench(seeds=0), '--seeds is 0', 'at least 1'),
+    ('no epochs', bench(epochs=0), '--epochs is 0', 'at least 1'),
+    ('a size of 50', bench(size=50), '--size is 50', 'multiple of 16'),
+    ('an unknown backbone', bench(backbone='resnet17'), "'resnet17'", 'resnet18'),
+    ('no ImageNet weights', bench(missing_weights, untrained=False), 'resnet18-f37072fd.pth'),
+    ('an output folder inside a file', bench(out='{root}/model.pt/x'), 'cannot be written to', '--out'),
+    ('an unknown device', bench(device='banana'), "'banana'", 'leave it out'),
 ]
 
 DEMO = [
@@ -570,7 +581,8 @@ DEMO = [
 ]
 
 @pytest.mark.parametrize('given,words', [pytest.param(given, words, id=f'{command}: {what}') for command, rows in
-                                         (('train', TRAIN), ('predict', PREDICT), ('bench', BENCH), ('demo', DEMO)) for what, given, *words in rows])
+                                         (('train', TRAIN), ('predict', PREDICT), ('bench_speed', SPEED),
+                                          ('bench_categories', BENCH), ('demo', DEMO)) for what, given, *words in rows])
 def test_bad_use_of_a_command(w, given, words): refused(w, given, [SystemExit, *words])
 
 # --- and in the shell: the sentence alone on stderr, exit code 1; argparse has its own way and exit code 2
@@ -578,9 +590,19 @@ def test_bad_use_of_a_command(w, given, words): refused(w, given, [SystemExit, *
 @pytest.mark.parametrize('code,args,words', [
     pytest.param(1, ['stpm_train', '{root}/fabrik', '--untrained'], ['stpm_train: There is no category folder', 'found beside it: fabric'], id='train: no such category'),
     pytest.param(1, ['stpm_predict', '{root}/model.pt', '{root}/fabric', '--device', 'banana'], ["stpm_predict: Device 'banana'", 'leave it out'], id='predict: an unknown device'),
-    pytest.param(1, ['stpm_bench', 'categories', '{root}', '--only', 'nonsense', '--untrained'], ["stpm_bench: {root} has no category 'nonsense'", 'it has fabric'], id='bench: an unknown category'),
+    pytest.param(1, ['stpm_bench_categories', '{root}', '--only', 'nonsense', '--untrained'],
+                 ["stpm_bench_categories: {root} has no category 'nonsense'", 'it has fabric'],
+                 id='bench_categories: an unknown category'),
+    pytest.param(1, ['stpm_bench_speed', '--seeds', '-1'], ['stpm_bench_speed: --seeds is -1', 'at least 1'],
+                 id='bench_speed: fewer than no seeds'),
     pytest.param(1, ['stpm_demo', '--epochs', '0'], ['stpm_demo: --epochs is 0', 'at least 1'], id='demo: no epochs'),
-    pytest.param(2, ['stpm_train', '{root}/fabric', '--epochs', 'many'], ['usage: stpm_train', "invalid int value: 'many'"], id='train: epochs in words')])
+    pytest.param(2, ['stpm_train', '{root}/fabric', '--epochs', 'many'], ['usage: stpm_train', "invalid int value: 'many'"], id='train: epochs in words'),
+    pytest.param(2, ['stpm_bench_metrics', '{root}'], ['usage: stpm_bench_metrics', 'unrecognized arguments: {root}'],
+                 id='bench_metrics: a folder'),
+    pytest.param(2, ['stpm_bench_speed', '{root}'], ['usage: stpm_bench_speed', '--category', 'arguments: {root}'],
+                 id='bench_speed: a folder'),
+    pytest.param(2, ['stpm_bench_categories', '--untrained'], ['usage: stpm_bench_categories', 'required: root'],
+                 id='bench_categories: no folder')])
 def test_bad_use_in_the_shell(w, code, args, words):
     before = files(w.here, w.root)
     p = subprocess.run([Path(sys.executable).parent/args[0], *(a.format(root=w.root) for a in args[1:])], capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': 'agg'})

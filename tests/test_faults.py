@@ -25,7 +25,8 @@ def root(tmp_path_factory):
 
 def words(command, root, out):
     if command == 'stpm_train': return [BIN/command, root/'denim', '--out', out, '--epochs', '6', '--size', '64', '--untrained', '--device', 'cpu']
-    return [BIN/command, 'categories', root, '--out', out, '--seeds', '1', '--epochs', '3', '--size', '64', '--untrained', '--device', 'cpu']
+    return [BIN/command, root, '--out', out, '--seeds', '1', '--epochs', '3', '--size', '64', '--untrained',
+            '--device', 'cpu']
 
 def start(command, root, out, **kw): return subprocess.Popen([str(w) for w in words(command, root, out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, **kw)
 
@@ -43,7 +44,7 @@ def numbers(out):
 def undisturbed(root, tmp_path_factory):
     "{command: (its numbers, its seconds)}."
     found = {}
-    for command in ('stpm_train', 'stpm_bench'):
+    for command in ('stpm_train', 'stpm_bench_categories'):
         begun = time.time(); found[command] = finish(command, root, tmp_path_factory.mktemp('whole')/command), time.time() - begun
     return found
 
@@ -53,7 +54,7 @@ def whole(out):
         if p.suffix == '.json' and not p.name.startswith('.'): json.loads(p.read_text())
         if p.suffix in ('.pt', '.checkpoint'): torch.load(p, weights_only=True)
 
-@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench'])
+@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 @pytest.mark.parametrize('k', range(KILLS))
 def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
     expected, seconds = undisturbed[command]
@@ -65,7 +66,7 @@ def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
     left = [q for q in (tmp_path/'out').rglob('*') if q.name.startswith('.') or 'checkpoint' in q.name]
     assert not left, left                      # what the killed run left half-done is cleared away by the next
 
-@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench'])
+@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_disk_full(command, root, undisturbed, tmp_path):
     def small_files(): resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     p = start(command, root, tmp_path/'out', preexec_fn=small_files)               # a checkpoint needs more
@@ -89,7 +90,7 @@ def test_files_vanish_while_they_are_read(root, undisturbed, tmp_path):
     assert not list((tmp_path/'out').rglob('*.json'))
 
 @pytest.mark.skipif(os.getuid() == 0 and subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode != 0, reason='root may write anywhere, and no mount namespace can be had')
-@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench'])
+@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_read_only_output_folder(command, root, tmp_path):
     (tmp_path/'out').mkdir(); (tmp_path/'out').chmod(0o555)
     line = ' '.join(str(w) for w in words(command, root, tmp_path/'out'))
@@ -98,7 +99,7 @@ def test_read_only_output_folder(command, root, tmp_path):
     assert p.returncode == 1 and 'cannot be written to' in p.stderr and p.stderr.count('\n') == 1, p.stderr
     assert not list((tmp_path/'out').iterdir())
 
-@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench'])
+@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_two_runs_into_one_folder(command, root, undisturbed, tmp_path):
     "While one is writing, here played by this test, another says so and touches nothing; then it runs."
     fcntl = pytest.importorskip('fcntl')

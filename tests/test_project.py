@@ -1,5 +1,5 @@
 "What only a script can test: the commands as processes, the built wheel, export and README, bad input."
-import configparser, csv, json, os, signal, subprocess, sys, time, venv
+import configparser, csv, importlib, inspect, json, os, re, signal, subprocess, sys, time, venv
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,10 @@ from stpm_nb.synthetic import make_synthetic
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, 'MPLBACKEND': 'agg'}
 BIN = Path(sys.executable).parent
+SETTINGS = configparser.ConfigParser(delimiters=['='])
+SETTINGS.read(ROOT/'settings.ini')
+CFG = SETTINGS['DEFAULT']
+COMMANDS = dict(line.split('=') for line in CFG['console_scripts'].split())
 
 def run(*args, code=0, cwd=None, env=None, **kw):
     "Run a command; its (stdout, stderr)."
@@ -21,6 +25,30 @@ def run(*args, code=0, cwd=None, env=None, **kw):
 
 def train(*args, **kw): return run(BIN/'stpm_train', *args, '--untrained', '--device', 'cpu', **kw)
 def predict(*args, **kw): return run(BIN/'stpm_predict', *args, '--device', 'cpu', **kw)
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_command_explains_itself(command, tmp_path):
+    "Its help names each parameter of its function; asked in an empty folder, it leaves that empty."
+    module, function = COMMANDS[command].split(':')
+    out, err = run(BIN/command, '--help', cwd=tmp_path)
+    assert out.startswith(f'usage: {command} ') and err == '' and not list(tmp_path.iterdir())
+    for p in inspect.signature(getattr(importlib.import_module(module), function)).parameters.values():
+        assert re.fullmatch('[a-z]+', p.name), f'{p.name}: fastcore 1 and 2 spell other names differently'
+        name = p.name if p.default is p.empty else f'--{p.name}'
+        assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
+
+def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch):
+    from stpm_nb import benchmark, speed
+    asked = []
+    monkeypatch.setattr(benchmark, 'bench_metrics', lambda: asked.append('metrics'))
+    monkeypatch.setattr(benchmark, 'bench_growth', lambda cases: asked.append((len(cases), max(cases), cases[-1])))
+    monkeypatch.setattr(speed, 'bench_speed', lambda *args: asked.append(args))
+    benchmark.stpm_bench_metrics()
+    benchmark.stpm_bench_metrics(growth=True)
+    speed.stpm_bench_speed()
+    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out='s.json', growth=True)
+    assert asked == ['metrics', 'metrics', (7, (640, 256), (160, 1024)),
+                     (None, 2, 1, None, None, False), ('screw', 100, 3, 'cpu', 's.json', True)]
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
@@ -178,6 +206,5 @@ def test_wheel_works_in_an_empty_folder(tmp_path):
     (site/'dependencies.pth').write_text('\n'.join(ours))
     (tmp_path/'empty').mkdir()
     out, _ = run(python, '-c', 'import stpm_nb, stpm_nb.commands; print(stpm_nb.__file__, stpm_nb.__version__)', cwd=tmp_path/'empty')
-    cfg = configparser.ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini')
-    assert str(site) in out and cfg['DEFAULT']['version'] in out
+    assert str(site) in out and CFG['version'] in out
     run(tmp_path/'env'/'bin'/'stpm_demo', '--help', cwd=tmp_path/'empty')

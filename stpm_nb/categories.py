@@ -92,8 +92,8 @@ screw      0.895 0.988 0.949 0.835 0.983
 toothbrush 0.897 0.990 0.927 0.997 0.983
 transistor 0.939 0.819 0.881 0.853 0.838
 zipper     0.961 0.988 0.869 0.645 0.972""".strip().splitlines())}
-SOURCE = ('Official: README of github.com/gdwang08/STFPM, the code of the paper (its PRO is computed in another way). '
-          'anomalib: README of its STFPM, ResNet-18, seed 42. Both single runs on MVTec AD.')
+SOURCE = ('Official: README of github.com/gdwang08/STFPM, the code of the paper, whose command trains 200 epochs (its PRO is computed '
+          'in another way). anomalib: README of its STFPM, from its version 0, ResNet-18, seed 42. Both single runs on MVTec AD.')
 
 # %% ../nbs/09_categories.ipynb #3f492b7f
 def _cell(rows, key):

@@ -33,7 +33,7 @@ def _one_sentence(command):
         _check_torch()
         yield
     except KeyboardInterrupt:
-        print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command == 'stpm_train' else '.'), file=sys.stderr)
+        print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command in ('stpm_train', 'stpm_bench_categories') else '.'), file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as e:
         cause = getattr(e, 'strerror', None)                     # of an error that the system reports

@@ -3,6 +3,7 @@
 Each number is a ceiling. It is lowered when the code gets better, and raised only when something else is deleted.
 `python tests/test_house.py` prints the numbers of today."""
 import ast, io, json, re, tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def upward(name, text):
     "The modules on higher floors that a module imports."
     return [m for m, _ in library_imports(text) if FLOOR.get(m, 2) > FLOOR.get(name, 2)]
 
+@cache
 def house():
     "{what is counted: its number today}."
     texts, books = modules(), notebooks()

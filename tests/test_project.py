@@ -183,19 +183,6 @@ def test_notebooks_are_executed_and_clean():
         assert any(c['outputs'] for c in cells), f'{nb.name} is not executed'
         assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error' or o.get('name') == 'stderr'], nb.name
 
-def test_library_stays_small():
-    import io, tokenize, ast
-    total = 0
-    for p in (ROOT/'stpm_nb').glob('*.py'):
-        if p.name.startswith('_'): continue
-        source = p.read_text()
-        docs = {l for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for l in range(n.lineno, n.end_lineno + 1)}
-        skip = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-        code = {l for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skip for l in range(t.start[0], t.end[0] + 1)} - docs
-        assert len(code) <= 200, (p.name, len(code))
-        total += len(code)
-    assert total < 1700, total
-
 def test_wheel_works_in_an_empty_folder(tmp_path):
     run(BIN/'python', '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT)
     venv.create(tmp_path/'env', with_pip=True, system_site_packages=False)

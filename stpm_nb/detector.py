@@ -81,8 +81,8 @@ def fit(self:Detector, category: Category, # only its training images are used
     if not isinstance(category, Category): raise ValueError(f'The category is of type {type(category).__name__}; expected what load_category gives.')
     images, self.threshold = category.train.contiguous().to(self.device), None                # without a threshold it has not learned
     _check_images(images)
-    train, val = (images[i.to(self.device)] for i in split_train_val(len(images), seed))
-    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)
+    train, val = (i.to(self.device) for i in split_train_val(len(images), seed))               # numbers of images
+    if self.settings['teacher'] == 'untrained': balance(self.teacher, images[train])
     self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, backbone=self.settings['backbone'],
                                                checkpoint=checkpoint, progress=progress)
     self.score = make_scorer(self.teacher, self.student, images.shape[-1])
@@ -91,7 +91,7 @@ def fit(self:Detector, category: Category, # only its training images are used
                           kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(images.numpy(force=True)).hexdigest()[:16], device=self.device.type,
                           precision=str(fast_dtype(self.device)), threads=torch.get_num_threads(), stpm_nb=__version__,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
-    self.threshold = self.predict(val)[0].max().item()
+    self.threshold = self.predict(images[val])[0].max().item()
     return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d

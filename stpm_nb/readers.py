@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .data import Sample, _complete, _folders, _images, _rows, find_mvtec, read_category, seeded
+from .data import Sample, _complete, _folders, _rows, find_mvtec, read_category, seeded
 
 # %% ../nbs/00c_readers.ipynb #04a40140
 def find_mvtec2(folder: str|Path, # one category of MVTec AD 2

@@ -10,7 +10,7 @@ from stpm_nb import features
 from stpm_nb.commands import stpm_demo, stpm_predict
 from stpm_nb.detector import Detector
 from stpm_nb.features import balance, make_teacher, pyramid, weights_file
-from stpm_nb.data import normalise
+from stpm_nb.data import normalise, split_train_val
 from stpm_nb.readers import load_category
 from stpm_nb.synthetic import make_synthetic
 
@@ -41,7 +41,7 @@ def said(call, kind=FileNotFoundError):
     assert '\n' not in str(e.value)
     return str(e.value)
 
-def test_a_page_in_place_of_the_weights(page, tmp_path, capsys):
+def test_a_page_in_place_of_the_weights(page, tmp_path):
     text = said(make_teacher)
     assert 'cannot be downloaded (RuntimeError: invalid hash value' in text and str(tmp_path/'hub'/'checkpoints') in text
     assert not any((tmp_path/'hub').rglob('*.p*'))                                    # nothing half-written is left
@@ -75,8 +75,7 @@ def test_an_old_pytorch_reads_no_files(tmp_path, monkeypatch):
 def test_fit_balances_an_untrained_teacher_and_the_model_file_keeps_it(tmp_path):
     category = load_category(make_synthetic(tmp_path, n_train=10, n_test=1, size=64), size=64)
     detector = Detector(None, 'cpu').fit(category, epochs=1, progress=False)
-    learned = features.make_teacher(None)
-    from stpm_nb.data import split_train_val
+    learned = make_teacher(None)
     balance(learned, category.train[split_train_val(10)[0]])                          # the part that the student learns from, not the other
     for a, b in zip(detector.teacher.state_dict().values(), learned.state_dict().values(), strict=True): assert torch.equal(a, b)
     detector.save(tmp_path/'model.pt')

@@ -1,7 +1,8 @@
 """Strange arrays, images, masks, model files and checkpoints: properties (hypothesis) and fuzzing.
 
 The environment variable STPM_FUZZ is the number of mutated images, 200 if it is not set; a tenth as many model files with
-checkpoints. Mutated files are read in a process of its own, with limits: 5 s of CPU time for a file, `MEMORY` above what the imports take. Number k of a kind is the same file in every run: `python tests/test_robustness.py KIND k 1`."""
+checkpoints. Mutated files are read in a process of its own, with limits: `SECONDS` of CPU time for a file, `MEMORY` above what
+the imports take. Number k of a kind is the same file in every run: `python tests/test_robustness.py KIND k 1`."""
 import gc, io, json, os, pickle, random, resource, shutil, signal, struct, subprocess, sys, tempfile, warnings, zipfile, zlib
 from collections import Counter
 from pathlib import Path

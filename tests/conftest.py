@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 OURS = 'stpm_nb', 'test_', '__main__', '<string>'        # the library, the tests, the cells of a notebook, cells given to `exec`
-MODULES = [f'stpm_nb.{p.stem}' for p in (Path(__file__).parent.parent/'stpm_nb').glob('*.py')]
+ROOT = Path(__file__).parent.parent
+MODULES = ['.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in (ROOT/'stpm_nb').rglob('*.py')]
 
 def pytest_configure(config):
     """Others' warnings stay warnings: one library may use what another one deprecates, which we cannot mend. RuntimeWarning is ours

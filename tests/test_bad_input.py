@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm_nb.categories import bench_categories, run_category, stpm_bench_categories
-from stpm_nb.commands import stpm_demo, stpm_predict, stpm_train
+from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
+from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
 from stpm_nb.data import find_mvtec, read_ahead, read_category, read_image, read_mask, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
-from stpm_nb.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
-from stpm_nb.exercises import check_answer, check_facts, check_function
+from stpm_nb.tool.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
+from stpm_nb.lab.exercises import check_answer, check_facts, check_function
 from stpm_nb.features import make_student, make_teacher, weights_file
 from stpm_nb.loss import cosine_distance
 from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, pixel_auroc, pro, pro_curve, stratified
-from stpm_nb.readers import find_categories, find_samples, load_category, slice_brats
-from stpm_nb.speed import bench_speed, stpm_bench_speed
-from stpm_nb.synthetic import make_synthetic, weave
+from stpm_nb.tool.readers import find_categories, find_samples, load_category, slice_brats
+from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
+from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
 
 # --- the world: one small category, one trained model, and an empty folder for each case

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stpm_nb.categories import run_category
+from stpm_nb.lab.categories import run_category
 from stpm_nb.detector import Detector
-from stpm_nb.readers import load_category
-from stpm_nb.synthetic import make_synthetic
+from stpm_nb.tool.readers import load_category
+from stpm_nb.tool.synthetic import make_synthetic
 
 BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'}

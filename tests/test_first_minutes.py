@@ -7,12 +7,12 @@ import torch
 from torch.torch_version import TorchVersion
 
 from stpm_nb import features
-from stpm_nb.commands import stpm_demo, stpm_predict
+from stpm_nb.tool.commands import stpm_demo, stpm_predict
 from stpm_nb.detector import Detector
 from stpm_nb.features import balance, make_teacher, pyramid, weights_file
 from stpm_nb.data import normalise, split_train_val
-from stpm_nb.readers import load_category
-from stpm_nb.synthetic import make_synthetic
+from stpm_nb.tool.readers import load_category
+from stpm_nb.tool.synthetic import make_synthetic
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):

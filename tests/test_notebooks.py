@@ -25,10 +25,10 @@ def cells(notebook):
 class Running:
     "A notebook being run from the top, a cell at a time."
     def __init__(self, notebook):
-        self.cells, self.done, self.failed, self.shell, self.cwd = cells(notebook), 0, None, None, NBS
+        self.cells, self.done, self.failed, self.shell, self.cwd = cells(notebook), 0, None, None, notebook.parent
     def upto(self, number):
         "Run the cells up to and including `number`; a failing one is reported with its source."
-        if self.shell is None: self.shell = CaptureShell(path=str(NBS))
+        if self.shell is None: self.shell = CaptureShell(path=str(self.cwd))
         while self.done <= number and not self.failed:
             heading, source, _ = self.cells[self.done]
             here = os.getcwd(); os.chdir(self.cwd)           # a notebook may change its folder; pytest keeps its own
@@ -44,7 +44,7 @@ class Running:
             pytest.fail(why if where == number else f'not run, because an earlier cell failed: {why}', pytrace=False)
 
 running = {}
-ITEMS = [pytest.param(nb, i, id=f'{nb.stem}: {heading} [{i}]') for nb in sorted(NBS.glob('*.ipynb'))
+ITEMS = [pytest.param(nb, i, id=f'{nb.stem}: {heading} [{i}]') for nb in sorted(NBS.rglob('*.ipynb'))
          for i, (heading, _, check) in enumerate(cells(nb)) if check]
 
 @pytest.mark.parametrize('notebook,number', ITEMS)

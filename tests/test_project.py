@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm_nb.synthetic import make_synthetic
+from stpm_nb.tool.synthetic import make_synthetic
 
 ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, 'MPLBACKEND': 'agg'}
@@ -38,7 +38,7 @@ def test_every_command_explains_itself(command, tmp_path):
         assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
 
 def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch):
-    from stpm_nb import benchmark, speed
+    from stpm_nb.lab import benchmark, speed
     asked = []
     monkeypatch.setattr(benchmark, 'bench_metrics', lambda: asked.append('metrics'))
     monkeypatch.setattr(benchmark, 'bench_growth', lambda cases: asked.append((len(cases), max(cases), cases[-1])))
@@ -169,7 +169,7 @@ def test_export_leaves_no_difference(tmp_path):
     for name in ('nbs', 'stpm_nb', 'settings.ini', 'README.md', 'setup.py'):
         (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, tmp_path/name)
     run(BIN/'nbdev_export', cwd=tmp_path)
-    for p in sorted((ROOT/'stpm_nb').glob('*.py')): assert (tmp_path/'stpm_nb'/p.name).read_text() == p.read_text(), f'{p.name}: run nbdev_export'
+    for p in sorted((ROOT/'stpm_nb').rglob('*.py')): assert (tmp_path/p.relative_to(ROOT)).read_text() == p.read_text(), f'{p.name}: run nbdev_export'
 
 def test_readme_is_the_one_that_index_makes(tmp_path):
     run('bash', ROOT/'.ci'/'readme', tmp_path, env=dict(PATH=f'{BIN}:{os.environ["PATH"]}'))
@@ -177,7 +177,7 @@ def test_readme_is_the_one_that_index_makes(tmp_path):
     for p in (tmp_path/'nbs'/'images').iterdir(): assert (ROOT/'nbs'/'images'/p.name).read_bytes() == p.read_bytes()
 
 def test_notebooks_are_executed_and_clean():
-    for nb in sorted((ROOT/'nbs').glob('*.ipynb')):
+    for nb in sorted((ROOT/'nbs').rglob('*.ipynb')):
         cells = [c for c in json.loads(nb.read_text())['cells'] if c['cell_type'] == 'code']
         assert [c['execution_count'] for c in cells] == list(range(1, len(cells) + 1)) or all(c['execution_count'] is None for c in cells), nb.name
         assert any(c['outputs'] for c in cells), f'{nb.name} is not executed'
@@ -192,6 +192,6 @@ def test_wheel_works_in_an_empty_folder(tmp_path):
     ours = [p for p in sys.path if p.endswith('site-packages')]          # torch and friends, but not this checkout
     (site/'dependencies.pth').write_text('\n'.join(ours))
     (tmp_path/'empty').mkdir()
-    out, _ = run(python, '-c', 'import stpm_nb, stpm_nb.commands; print(stpm_nb.__file__, stpm_nb.__version__)', cwd=tmp_path/'empty')
+    out, _ = run(python, '-c', 'import stpm_nb, stpm_nb.tool.commands; print(stpm_nb.__file__, stpm_nb.__version__)', cwd=tmp_path/'empty')
     assert str(site) in out and CFG['version'] in out
     run(tmp_path/'env'/'bin'/'stpm_demo', '--help', cwd=tmp_path/'empty')

@@ -33,7 +33,7 @@ def network(backbone: str, # a model of torchvision; other stages: 'name:stage,s
 ) -> tuple: # (the model with random weights, a list of the names of the stages to keep)
     "An untrained network, before it is cut. Which names there are: `torchvision.models.list_models()`."
     name, _, stages = backbone.partition(':')
-    return get_model(name, weights=None), (stages.split(',') if stages else list(LEVELS))
+    return get_model(name, weights=None).float(), (stages.split(',') if stages else list(LEVELS))
 
 # %% ../nbs/01_features.ipynb #00859ba5
 def make_student(seed: int=0, # the same seed gives the same weights

@@ -304,7 +304,7 @@ def test_bad_checkpoint(w, given, words): refused(w, given, words)
 
 blank = lambda n=2, side=32, kind=torch.uint8: torch.zeros(n, 3, side, side, dtype=kind)
 fresh = lambda: Detector(None, 'cpu')
-missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setenv('https_proxy', 'http://127.0.0.1:9'))
+missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.features._reachable', lambda url: False))
 no_onnx = lambda w: [w.patch.setitem(sys.modules, name, None) for name in ('onnx', 'onnxscript')]
 
 def half_fitted(w):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['slice_brats']
 
-# %% ../../nbs/lab/14_brats.ipynb #cb9758e8
+# %% ../../nbs/lab/14_brats.ipynb #f9163cfd
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from ..data import seeded
 from ..tool.files import replaced
 
-# %% ../../nbs/lab/14_brats.ipynb #40aa7d78
+# %% ../../nbs/lab/14_brats.ipynb #a90e402d
 def _volume(path):
     "A volume [h, w, slices], the head upright. Raises ImportError without nibabel, ValueError if it cannot be read."
     try:
@@ -26,19 +26,18 @@ def _volume(path):
     except Exception as e:
         raise ValueError(f'{path} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
 
-def _patient(flair):
+def _patient(path):
     "A patient's grey values, uint8 [h, w, slices], and what is ill, bool [h, w, slices]."
-    seg = flair.with_name(flair.name.replace('_flair.nii', '_seg.nii'))
-    if not seg.is_file(): raise ValueError(f'{flair} has no segmentation; expected {seg}.')
-    x, y = _volume(flair), _volume(seg)
+    seg = path.with_name(path.name.replace('_flair.nii', '_seg.nii'))
+    if not seg.is_file(): raise ValueError(f'{path} has no segmentation; expected {seg}.')
+    x, y = _volume(path), _volume(seg)
     if x.ndim != 3 or x.shape != y.shape:
-        shapes = f'{flair} has a shape of {x.shape}, {seg} of {y.shape}'
-        raise ValueError(f'{shapes}; expected three axes, the same in both.')
-    if not (x > 0).any(): raise ValueError(f'{flair} is black; replace or remove it.')
+        raise ValueError(f'{path} has a shape of {x.shape}, {seg} of {y.shape}; expected three axes, the same in both.')
+    if not (x > 0).any(): raise ValueError(f'{path} is black; replace or remove it.')
     white = np.percentile(x[x > 0], 99.5)
     return (x / white * 255).clip(0, 255).astype(np.uint8), y > 0
 
-# %% ../../nbs/lab/14_brats.ipynb #7316e2d9
+# %% ../../nbs/lab/14_brats.ipynb #7049f627
 def _save(pixels, path):
     "Write a slice as a PNG."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +53,13 @@ def _cut(flair, learn, folder, brain, every):
         _save(x[..., z], folder/kind/name)
         if ill: _save(y[..., z] * np.uint8(255), folder/'test/Ungood/label'/name)
 
-# %% ../../nbs/lab/14_brats.ipynb #4d47d2ca
+# %% ../../nbs/lab/14_brats.ipynb #09a80069
 def slice_brats(root: str|Path, # for each patient a *_flair.nii.gz and a *_seg.nii.gz (or .nii)
     out: str|Path, # the folder to make, in the layout of BMAD
-    train: float=0.8, # share of the patients to learn from
-    brain: float=0.1, # slices with a smaller share of non-black pixels are left out
+    train: float=0.8, # share of patients to learn from
+    brain: float=0.1, # slices with a smaller share of non-black pixels are skipped
     every: int=1, # take every n-th slice
-    seed: int=0, # the same seed gives the same patients
+    seed: int=0, # for dividing the patients
 ) -> Path: # `out`
     "Cut volumes into slices. Raises ImportError without nibabel, FileExistsError if `out` is there, else ValueError."
     volumes, out = sorted(p for p in Path(root).rglob('[!.]*_flair.nii*') if p.is_file()), Path(out)

@@ -45,8 +45,7 @@ def fetch_archive(path: Path, # where the archive is put
         try: download_url_to_file(url, str(new), hash_prefix=sha256)
         except (RuntimeError, ValueError) as e:
             raise ValueError(f'What arrived from {url} is not the archive: {e}; {advice}.') from e
-        except (OSError, HTTPException) as e:
-            raise OSError(f'The download of {url} fails: {e!r}; {advice}.') from e
+        except (OSError, HTTPException) as e: raise OSError(f'The download of {url} fails: {e!r}; {advice}.') from e
         new.rename(path)
 
 # %% ../../nbs/tool/00b_download.ipynb #a83c2f95

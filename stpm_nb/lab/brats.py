@@ -55,7 +55,7 @@ def _cut(flair, learn, folder, brain, every):
 
 # %% ../../nbs/lab/14_brats.ipynb #09a80069
 def slice_brats(root: str|Path, # for each patient a *_flair.nii.gz and a *_seg.nii.gz (or .nii)
-    out: str|Path, # the folder to make, in the layout of BMAD
+    out: str|Path, # the folder to make, laid out as BMAD
     train: float=0.8, # share of patients to learn from
     brain: float=0.1, # slices with a smaller share of non-black pixels are skipped
     every: int=1, # take every n-th slice

@@ -6,10 +6,8 @@
 __all__ = ['MVTEC_PAGE', 'MVTEC_URL', 'MVTEC_SHA256', 'MVTEC_CATEGORIES', 'verify_archive', 'fetch_archive', 'download_mvtec']
 
 # %% ../../nbs/tool/00b_download.ipynb #002d19f0
-import hashlib, tarfile
-from http.client import HTTPException
+import hashlib, http.client, tarfile, tempfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from torch.hub import download_url_to_file
 
@@ -25,12 +23,11 @@ def verify_archive(path: Path, # a file of any size
     sha256: str, # the SHA-256 it must have: 64 hexadecimal digits
 ):
     "Compare the checksum of a file. Raises ValueError if it is another one."
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, 'rb') as f:
-        while block := f.read(1 << 20): found.update(block)
-    if found.hexdigest() != sha256:
-        raise ValueError(f'{path.absolute()} has SHA-256 {found.hexdigest()}, expected {sha256}; '
-                         'delete it and download it again.')
+        while block := f.read(1 << 20): digest.update(block)
+    if (found := digest.hexdigest()) != sha256:
+        raise ValueError(f'{path.absolute()} has SHA-256 {found}, expected {sha256}; delete it and download it again.')
 
 # %% ../../nbs/tool/00b_download.ipynb #81e5a9d4
 def fetch_archive(path: Path, # where the archive is put
@@ -40,12 +37,13 @@ def fetch_archive(path: Path, # where the archive is put
     "Download and verify. Raises ValueError if another file arrives, OSError if the download fails."
     advice = f'get {path.name} from {MVTEC_PAGE} and put it at {path.absolute()}, or give another address with url='
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
+    with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
         new = Path(tmp)/path.name
         try: download_url_to_file(url, str(new), hash_prefix=sha256)
         except (RuntimeError, ValueError) as e:
             raise ValueError(f'What arrived from {url} is not the archive: {e}; {advice}.') from e
-        except (OSError, HTTPException) as e: raise OSError(f'The download of {url} fails: {e!r}; {advice}.') from e
+        except (OSError, http.client.HTTPException) as e:
+            raise OSError(f'The download of {url} fails: {e!r}; {advice}.') from e
         new.rename(path)
 
 # %% ../../nbs/tool/00b_download.ipynb #a83c2f95
@@ -64,6 +62,6 @@ def download_mvtec(root: str|Path, # the folder that gets the category; the arch
         raise ValueError('This Python unpacks without a filter; update it, to 3.10.12 or 3.11.4 at least.')
     if archive.exists(): verify_archive(archive, sha256)
     else: fetch_archive(archive, url, sha256)
-    with TemporaryDirectory(prefix='.', dir=root) as tmp, tarfile.open(archive) as tar:
+    with tempfile.TemporaryDirectory(prefix='.', dir=root) as tmp, tarfile.open(archive) as tar:
         tar.extractall(tmp, (m for m in tar if Path(m.name).parts[:1] == (category,)), filter='data')
         return (Path(tmp)/category).rename(folder)

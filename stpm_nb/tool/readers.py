@@ -24,7 +24,7 @@ def _folders(folder):
 
 def _rows(folder, split, masks=None, ending=None):
     "The images in a folder as samples; an anomalous one has a mask in `masks`, of the same name or with this ending."
-    kind, rows = folder.parent.name if folder.name in ('rgb', 'img') else folder.name, []
+    rows, kind = [], folder.parent.name if folder.name in ('rgb', 'img') else folder.name
     for p in image_files(folder):
         mask = masks/(p.stem + ending if ending else p.name) if masks and kind != 'good' else None
         rows.append(Sample(p, mask, split, kind, int(kind != 'good')))
@@ -54,17 +54,15 @@ def find_visa(folder: str|Path, # one category of VisA, beside the folder split_
     "List a category of VisA by the published table of one-class splits. Raises ValueError if there is no such table."
     folder = Path(folder).resolve()                       # `.` has no name and no parent
     root, table, samples = folder.parent, folder.parent/'split_csv/1cls.csv', []
-    if not table.is_file():
-        raise ValueError(f'{folder} looks like a category of VisA, but there is no {table}; '
-                         'copy it there from the archive.')
+    if not table.is_file(): raise ValueError(
+        f'{folder} looks like a category of VisA, but there is no {table}; copy it there from the archive.')
     try:
         with open(table, encoding='utf-8-sig') as f: rows = list(csv.DictReader(f))
         for r in [r for r in rows if r['object'] == folder.name]:
             mask, kind = root/r['mask'] if r['mask'] else None, 'good' if r['label'] == 'normal' else r['label']
             samples.append(Sample(root/r['image'], mask, r['split'], kind, int(kind != 'good')))
-    except (KeyError, TypeError, UnicodeError, csv.Error) as e:
-        columns = 'object, split, label, image, mask'
-        raise ValueError(f'{table} is not the table of VisA; expected columns {columns}.') from e
+    except (KeyError, TypeError, UnicodeError, csv.Error) as e: raise ValueError(
+        f'{table} is not the table of VisA; expected columns object, split, label, image, mask.') from e
     return samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #e304fd13

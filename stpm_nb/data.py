@@ -24,10 +24,8 @@ warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file
 
 # %% ../nbs/00_data.ipynb #00614787
 @contextmanager
-def seeded(
-    *seed: int, # one or more integers; the same ones give the same random numbers
-):
-    "Run a `with` block with PyTorch's CPU random numbers seeded, then restore the state found before. Yields None."
+def seeded(*seed: int): # one or more integers; the same ones give the same random numbers
+    "Run a `with` block with PyTorch's CPU random numbers seeded, then restore the state found before."
     one_number = hash(tuple(int(s) for s in seed)) % 2**63
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(one_number)
@@ -35,20 +33,19 @@ def seeded(
 
 # %% ../nbs/00_data.ipynb #0093f041
 def upright(path: str|Path, # an image file
-) -> Image.Image: # in RGB; of 16 bits or floating-point numbers in the file's own mode, which begins with I or F
-    "Open a photo and turn it the way its camera says. Raises ValueError if the file cannot be read as an image."
+) -> Image.Image: # in RGB; 16-bit and floating-point files in a mode of their own, which begins with I or F
+    "Open a photo and turn it as its camera says. Raises ValueError if the file cannot be read as an image."
     try:
-        with Image.open(path) as photo: im = ImageOps.exif_transpose(photo)
+        with open(path, 'rb') as file: im = ImageOps.exif_transpose(Image.open(file))
         return im if im.mode.startswith(('I', 'F')) else im.convert('RGB')
     except Exception as e:   # a broken file ends in one of many kinds of exception
-        why = type(e).__name__
-        raise ValueError(f'{path} cannot be read as an image ({why}); replace or remove it.') from e
+        raise ValueError(f'{path} cannot be read as an image ({type(e).__name__}); replace or remove it.')
 
 # %% ../nbs/00_data.ipynb #0c93f041
 def read_image(path: str|Path, # an image file: grey, colour, transparent, 8 or 16 bit
     size: int=256, # side of the square it is resized to, in pixels
 ) -> torch.Tensor: # uint8 [3, size, size], RGB, 0 to 255
-    "Read one photo of any size, upright, and resize it to a square (bilinear, antialiased). Raises as `upright`."
+    "Read one photo of any size, upright, and resize it (bilinear, antialiased). Raises as `upright`."
     im = upright(path)
     if im.mode != 'RGB':     # 16 bits: PIL alone would make 255 of everything above 255
         values = np.asarray(im, dtype=np.float32) / 257     # 0 to 65535 becomes 0 to 255
@@ -78,16 +75,15 @@ Sample = namedtuple('Sample', 'path mask split defect_type label patient', defau
 
 def find_mvtec(folder: str|Path, # one category in the MVTec AD layout
 ) -> list: # of `Sample(path, mask, split, defect_type, label, patient)`, training images first
-    "List a category's images and their masks without reading them."
+    "List a category's images and where their masks are, without reading them."
     folder, masks = Path(folder), Path(folder)/'ground_truth'
     samples = [Sample(p, None, 'train', 'good', 0) for p in image_files(folder/'train'/'good')]
     for kind in sorted(p for p in (folder/'test').glob('[!.]*') if p.is_dir()):
-        good = kind.name == 'good'
         for path in image_files(kind):
             mask = masks/kind.name/f'{path.stem}.png'    # other data sets that were sorted into this layout
             if not mask.is_file(): mask = masks/kind.name/f'{path.stem}_mask.png'
-            if good or not masks.is_dir(): mask = None
-            samples.append(Sample(path, mask, 'test', kind.name, int(not good)))
+            if kind.name == 'good' or not masks.is_dir(): mask = None
+            samples.append(Sample(path, mask, 'test', kind.name, int(kind.name != 'good')))
     return samples
 
 # %% ../nbs/00_data.ipynb #022677f2
@@ -97,7 +93,7 @@ def read_category(name: str, # what to call it
     samples: list, # the table of its samples, see `find_mvtec`
     size: int=256, # side of the square images, in pixels
 ) -> Category: # a named tuple: name, train, test, masks, labels, samples; tensors on the CPU
-    "Read every image and mask of a category once, in parallel, into the shapes of the table above. Raises as `upright`."
+    "Read every image and mask of a category once, in parallel threads. Raises as `upright`."
     train, test = ([s for s in samples if s.split == split] for split in ('train', 'test'))
     def image(s): return read_image(s.path, size)
     def mask(s): return read_mask(s.mask, size) if s.mask else torch.zeros(size, size, dtype=torch.bool)
@@ -131,8 +127,7 @@ def split_train_val(n: int, # number of training images, at least 2
     val: float=0.2, # the share that is held back
 ) -> tuple: # (train indices int64, validation indices int64), at least one each, disjoint
     "Split the training images at random into two parts. Raises ValueError below 2 images."
-    if n < 2:
-        raise ValueError(f'{n} training image(s) given; expected at least 2: one to train on, one to validate.')
+    if n < 2: raise ValueError(f'{n} training image(s) given; expected at least 2, one of them to validate.')
     with seeded(seed): order = torch.randperm(n)
     held = min(n - 1, max(1, round(n * val)))
     return order[held:], order[:held]
@@ -142,10 +137,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalise(images: torch.Tensor, # uint8 [B, 3, S, S], RGB
 ) -> torch.Tensor: # float32 [B, 3, S, S], channels_last, on the same device
-    "What an ImageNet network expects: zero mean and unit deviation in each channel. Raises ValueError for floats."
+    "What an ImageNet network expects: mean 0 and deviation 1 per channel. Raises ValueError for floats."
     if images.dtype != torch.uint8: raise ValueError(f'Images are {images.dtype}; expected uint8, 0 to 255.')
-    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float32, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, dtype=torch.float32, device=images.device).view(3, 1, 1)
+    mean, std = images.new_tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float32).view(2, 3, 1, 1)
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/00_data.ipynb #03592ab6

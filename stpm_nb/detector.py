@@ -21,7 +21,7 @@ from . import __version__
 from .data import Category, normalise, read_image, split_train_val
 from .features import balance, make_student, make_teacher, pyramid
 from .loss import anomaly_map
-from .train import _check_images, _check_torch, _read, _whole, fast_dtype, pick_device, save_atomic, train_student
+from .train import fast_dtype, pick_device, read_state, save_state, train_student
 
 # %% ../nbs/05_detector.ipynb #0083995b
 FORMAT, VERSION = 'stpm_nb detector', 1
@@ -80,10 +80,9 @@ def fit(self:Detector, category: Category, # only its training images are used
     on the training part first, see `balance`. Raises as `train_student`."""
     if not isinstance(category, Category): raise ValueError(f'The category is of type {type(category).__name__}; expected what load_category gives.')
     images, self.threshold = category.train.contiguous().to(self.device), None                # without a threshold it has not learned
-    _check_images(images)
-    train, val = (i.to(self.device) for i in split_train_val(len(images), seed))               # numbers of images
-    if self.settings['teacher'] == 'untrained': balance(self.teacher, images[train])
-    self.student, self.history = train_student(self.teacher, images, epochs=epochs, seed=seed, backbone=self.settings['backbone'],
+    train, val = (images[i.to(self.device)] for i in split_train_val(len(images), seed))
+    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)
+    self.student, self.history = train_student(self.teacher, train, val, epochs and int(epochs), seed=int(seed), backbone=self.settings['backbone'],
                                                checkpoint=checkpoint, progress=progress)
     self.score = make_scorer(self.teacher, self.student, images.shape[-1])
     best = min(self.history, key=lambda h: h['val'])
@@ -91,7 +90,7 @@ def fit(self:Detector, category: Category, # only its training images are used
                           kept_epoch=best['epoch'], validation_error=best['val'], data=sha256(images.numpy(force=True)).hexdigest()[:16], device=self.device.type,
                           precision=str(fast_dtype(self.device)), threads=torch.get_num_threads(), stpm_nb=__version__,
                           torch=str(torch.__version__), torchvision=str(torchvision.__version__))
-    self.threshold = self.predict(images[val])[0].max().item()
+    self.threshold = self.predict(val)[0].max().item()
     return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d
@@ -109,7 +108,6 @@ def predict(self:Detector, images, # uint8 [M, 3, size, size], or a list of path
     if not files and (images.dtype != torch.uint8 or images.shape[1:] != (3, size, size)):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {size}, {size}].')
     if not len(images): raise ValueError('There are no images to score; give at least one.')
-    if batch is not None: _whole('batch', batch)
     batch = batch or (4 if self.device.type == 'cpu' else 64)
     batches = [images[i:i+batch] for i in range(0, len(images), batch)]
     @torch.inference_mode()
@@ -166,7 +164,7 @@ def save(self:Detector, path: str|Path, # the model file to write; its folder mu
 ):
     "Write teacher, student, threshold, settings and history to one file, completely or not at all."
     if self.threshold is None: raise ValueError('This detector has not learned anything yet; call fit(category) before save.')
-    save_atomic(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=float(self.threshold), history=self.history,
+    save_state(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=float(self.threshold), history=self.history,
                      teacher=self.teacher.state_dict(), student=self.student.state_dict()), path)
 
 def _check_model(state, room):
@@ -186,8 +184,7 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
 ) -> Detector:
     "Read a model file. Raises FileNotFoundError if there is none, ValueError if it is of another kind or version, or damaged."
     if not Path(path).is_file(): raise FileNotFoundError(f'There is no model file {path}; check the path.')
-    _check_torch()
-    try: state = _read(path); kind = state['format'], state['version']
+    try: state = read_state(path); kind = state['format'], state['version']
     except Exception as e: raise ValueError(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.') from e
     if kind != (FORMAT, VERSION): raise ValueError(f'{path} is a {kind[0]!r} of version {kind[1]}; expected {FORMAT!r} of version {VERSION}.')
     try: _check_model(state, Path(path).stat().st_size)

@@ -21,9 +21,9 @@ from fastcore.script import call_parse
 from ..data import Category, read_category, split_train_val
 from ..tool.readers import find_categories, find_samples
 from ..features import make_teacher
-from ..train import _write, pick_device
+from ..train import pick_device
 from ..detector import Detector, show_predictions
-from ..tool.commands import _check_options, _one_sentence, _output_folder, _save, report
+from ..tool.commands import _write, _check_options, _one_sentence, _output_folder, _save, report
 
 # %% ../../nbs/lab/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
@@ -52,8 +52,7 @@ def run_category(folder: str|Path, # a category in any layout
     data = read_category(folder.name, samples, size)
     detector = Detector(None if untrained else 'imagenet', device, backbone).fit(data, epochs, seed, checkpoint, progress=False)
     results, maps = report(detector, data)
-    part = len(split_train_val(len(data.train), seed)[0])
-    row = dict(category=data.name, seed=seed, **results, seconds=sum(part / h['images_per_s'] for h in detector.history), asked=asked, settings=detector.settings)
+    row = dict(category=data.name, seed=seed, **results, seconds=sum(h['seconds'] for h in detector.history), asked=asked, settings=detector.settings)
     if len(data.test): _save(best_and_worst(data, maps, detector.threshold, f'{data.name}, seed {seed}'), out/f'seed{seed}.png')
     _write(file, (text := json.dumps(row, indent=2)).encode())
     checkpoint.unlink(missing_ok=True)

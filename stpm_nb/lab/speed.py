@@ -22,10 +22,10 @@ from ..tool.readers import load_category
 from ..tool.synthetic import make_synthetic
 from ..features import make_student, pyramid
 from ..loss import anomaly_map, pyramid_loss
-from ..train import _write, fast_dtype, train_student
+from ..train import fast_dtype, train_student
 from ..metrics import evaluate, image_auroc
 from ..detector import make_scorer
-from ..tool.commands import _check_options, _one_sentence, detector_or_untrained
+from ..tool.commands import _write, _check_options, _one_sentence, detector_or_untrained
 from .benchmark import timed
 
 # %% ../../nbs/lab/08_speed.ipynb #6ea14b5e
@@ -197,8 +197,8 @@ def bench_size(detector, # a `Detector`; only its teacher and device are used
     for n, side in [(n, 256) for n in counts] + [(16, s) for s in sides]:
         with seeded(0): u = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).to(detector.device)
         score = torch.inference_mode()(make_scorer(detector.teacher, make_student().to(detector.device), side))
-        train = train_student(detector.teacher, u, epochs=2, progress=False)[1][-1]
-        rows.append((n, side, 1e3 * timed(lambda: [score(x) for x in u.split(4)], 2)[0] / n, 1e3 / train['images_per_s']))
+        train = train_student(detector.teacher, *(u[i] for i in split_train_val(n)), epochs=2, progress=False)[1][-1]
+        rows.append((n, side, 1e3 * timed(lambda: [score(x) for x in u.split(4)], 2)[0] / n, 1e3 * train['seconds'] / len(split_train_val(n)[0])))
         print(f'{n:8}{side:6}{rows[-1][2]:12.1f}{rows[-1][3]:12.1f}')
     return rows
 

@@ -21,7 +21,13 @@ from .readers import load_category
 from .synthetic import make_synthetic
 from ..detector import Detector, show_predictions
 from ..metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
-from ..train import _check_torch, _write
+
+
+def _write(path, data):
+    "Stands in for `tool.files.write`."
+    tmp = Path(path).with_name(f'.{Path(path).name}.tmp')
+    tmp.write_bytes(data)
+    tmp.replace(path)
 
 # %% ../../nbs/tool/06_commands.ipynb #0058b826
 _held = []                                                       # folders that this command alone writes to
@@ -30,7 +36,6 @@ _held = []                                                       # folders that 
 def _one_sentence(command):
     "End the process with one sentence for errors that the user can mend."
     try:
-        _check_torch()
         yield
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command in ('stpm_train', 'stpm_bench_categories') else '.'), file=sys.stderr)

@@ -119,7 +119,7 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
         texts = titles[i] if titles else 'image', decision(heat.max()), 'ground-truth mask'
         for ax, t in zip(row, texts): ax.set_title(t.encode(errors='replace').decode(), parse_math=False)
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
-    fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max')
+    fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max', shrink=1/n)
     fig.suptitle(suptitle.encode(errors='replace').decode(), parse_math=False)
     return fig
 

@@ -10,18 +10,17 @@ import io
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..data import normalise
 from ..features import pyramid
 from ..loss import anomaly_map
 from .fast import fold
-from .commands import _write as write
+from .files import write
 
 # %% ../../nbs/tool/05b_export.ipynb #97367f20
 NAMES = dict(input_names=['images'], output_names=['scores', 'maps'], verbose=False)
 
-class Portable(nn.Module):
+class Portable(torch.nn.Module):
     "Everything between bytes and scores as one float32 module on the CPU, for `export`."
     def __init__(self, detector): # a fitted `Detector`
         super().__init__()
@@ -42,12 +41,10 @@ def export(detector, # a fitted `Detector`
 
     Raises ValueError for another ending or before `fit`, FileNotFoundError without the folder, ImportError
     if ONNX is not installed."""
-    path, data = Path(path), io.BytesIO()
+    path, data, size = Path(path), io.BytesIO(), detector.settings.get('size')
     if detector.student is None: raise ValueError('This detector has not learned anything yet; call fit or load.')
     if path.suffix not in ('.pt2', '.onnx'): raise ValueError(f'{path} ends in {path.suffix!r}, not .pt2 or .onnx.')
-    if not path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {path.parent}; make it first.')
-    size, any_number = detector.settings['size'], {0: torch.export.Dim.DYNAMIC}
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    example, any_number = torch.zeros(2, 3, size, size, dtype=torch.uint8), {0: torch.export.Dim.DYNAMIC}
     program = torch.export.export(Portable(detector).eval(), (example,), dynamic_shapes=(any_number,))
     try:
         if path.suffix == '.pt2': torch.export.save(program, data)

@@ -40,7 +40,7 @@ class Detector:
 
     After `fit`: `threshold` (float, an anomaly score), `settings` (dict), `history` (see `train_student`).
     Raises as `make_teacher` and `pick_device`."""
-    student = score = threshold = history = None                                 # until it has learned
+    student = score = threshold = history = None  # until it has learned
     def __init__(self, weights: str|None='imagenet', # the teacher's; None for an untrained teacher
         device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
         backbone: str='resnet18', # of teacher and student: a torchvision model, see `make_teacher`
@@ -62,21 +62,21 @@ def made_on(device: torch.device, # where a detector is trained
 def fit(self:Detector, category: Category, # only its training images are used
     epochs: int=None, # passes over the training part; None: as many as make 1,200 steps
     seed: int=0, # the same one gives the same detector
-    checkpoint: str|Path=None, # a file to continue from after an interruption
+    checkpoint: str|Path=None, # to continue from after an interruption
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
     self.threshold, images = None, category.train
-    train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))
-    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)
+    train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))  # 1
+    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
-    self.student, self.history = train_student(self.teacher, train, val, epochs, **run)
+    self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
     size, best = train.shape[-1], min(self.history, key=lambda row: row['val'])
     self.score = self.scorer(self.teacher, self.student, size)
     self.settings |= dict(category=category.name, size=size, train_images=len(images), seed=int(seed),
                           device=self.device.type, epochs=len(self.history), kept_epoch=best['epoch'],
                           validation_error=best['val'], **made_on(self.device))
-    self.threshold = self.predict(val)[0].max().item()
+    self.threshold = self.predict(val)[0].max().item()  # 4
     return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d

@@ -1,4 +1,4 @@
-"The detector with either scorer: what it gives is the caller's, what it saves is read back, what it is given may be odd."
+"The detector with either scorer: what it gives is the caller's, and what it saves is read back."
 import subprocess, sys, threading
 
 import matplotlib.pyplot as plt
@@ -92,7 +92,7 @@ def test_numbers_of_numpy_are_numbers(fabric, tmp_path):
     assert type(loaded.threshold) is float and loaded.settings['seed'] == 3
 
 @pytest.mark.parametrize('change,words', [
-    (dict(version=99), '99'), (dict(format='PaDiM'), 'PaDiM'), (dict(format=None), FORMAT), (dict(version=VERSION + 1), FORMAT)])
+    (dict(version=99), '99'), (dict(format='PaDiM'), 'PaDiM'), (dict(version=VERSION + 1), FORMAT)])
 def test_a_file_of_another_kind_is_refused(detector, tmp_path, change, words):
     detector.save(tmp_path/'m.pt')
     torch.save(torch.load(tmp_path/'m.pt', weights_only=True) | change, tmp_path/'other.pt')
@@ -114,7 +114,8 @@ def test_odd_names_are_drawn(detector, fabric, tmp_path):
     plt.close(figure)
 
 @pytest.mark.parametrize('name,kind,words', [
-    ('m.h5', ValueError, '.pt2 or .onnx'), ('m', ValueError, '.pt2 or .onnx'), ('no/m.pt2', FileNotFoundError, 'make it first')])
+    ('m.h5', ValueError, '.pt2 or .onnx'), ('m', ValueError, '.pt2 or .onnx'),
+    ('no/m.pt2', FileNotFoundError, 'make it first')])
 def test_what_export_refuses(detector, tmp_path, name, kind, words):
     with pytest.raises(kind, match=words): export(detector, tmp_path/name)
     with pytest.raises(ValueError, match='has not learned anything'): export(Detector(None, 'cpu'), tmp_path/'m.pt2')

@@ -20,11 +20,12 @@ from stpm_nb.tool.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
 from stpm_nb.lab.exercises import check_answer, check_facts, check_function
 from stpm_nb.features import make_student, make_teacher, weights_file
 from stpm_nb.loss import cosine_distance
-from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, pixel_auroc, pro, pro_curve, stratified
+from stpm_nb.metrics import evaluate, image_auroc, pixel_auroc, pro, pro_curve
 from stpm_nb.tool.readers import find_categories, find_samples, load_category, slice_brats
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
+from stpm_nb.tool.trust import average_precision, best_f1, bootstrap, per_patient, stratified
 
 # --- the world: one small category, one trained model, and an empty folder for each case
 
@@ -392,33 +393,31 @@ METRICS = [
     ('infinity in the scores', measure(average_precision, bad(S, np.inf), L), 'NaN or infinite'),
     ('nan in the maps', measure(pro, bad(M, np.nan), T), 'NaN or infinite', 'finite numbers'),
     ('nan in the maps, all metrics', measure(evaluate, S, bad(M, np.nan), L, T), 'NaN or infinite'),
-    ('no anomalous image', measure(image_auroc, S, 0*L), 'no positive'),
-    ('no good image', measure(best_f1, S, 0*L + 1), 'no negative'),
+    ('no anomalous image', measure(image_auroc, S, 0*L), 'all of one kind'),
+    ('no good image', measure(best_f1, S, 0*L + 1), 'all of one kind'),
     ('a bootstrap of one class', measure(bootstrap, S, M, 0*L, T), 'no positive'),
     ('a bootstrap of one label', measure(bootstrap, S[:1], M[:1], L[:1], T[:1]), 'no positive'),
-    ('no defective pixel', measure(pixel_auroc, M, T & False), 'no positive'),
-    ('no good pixel', measure(pro_curve, M, T | True), 'no negative'),
+    ('no defective pixel', measure(pixel_auroc, M, T & False), 'all of one kind'),
+    ('no good pixel', measure(pro_curve, M, T | True), 'all of one kind'),
     ('strata of one class', measure(stratified, S, M, 0*L, T, list('abcd')), 'no positive'),
     ('patients that are all ill', measure(per_patient, S, M, 0*L + 1, T, list('aabb')), 'no negative'),
     ('more scores than labels', measure(image_auroc, S, L[:3]), '[4]', '[3]', 'equal shapes'),
-    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', '[M, H, W]'),
+    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', 'equal shapes'),
     ('masks of another side', measure(evaluate, S, M, L, T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
-    ('maps for scores', measure(image_auroc, M, T), '[4, 4, 4]', '[M]'),
-    ('scores for maps', measure(pro, S, L), '[4]', '[M, H, W]'),
-    ('nothing', measure(image_auroc, [], []), '[0]', 'not empty'),
-    ('a number', measure(image_auroc, .5, 1), '[M]'),
-    ('masks from 0 to 255', measure(pixel_auroc, M, T * 255), 'other than 0 and 1', 'masks > 0'),
-    ('words for labels', measure(image_auroc, S, ['good', 'good', 'bad', 'bad']), 'expected real numbers'),
-    ('lists of unequal length', measure(image_auroc, [[1], [2, 3]], [0, 1]), 'expected NumPy arrays'),
-    ('None for scores', measure(image_auroc, None, L), 'expected real numbers'),
-    ('maps of fewer images', measure(evaluate, S, M[1:], L, T[1:]), '4 images', '3 in another'),
+    ('maps for scores', measure(bootstrap, M, M, T, T), '[4, 4, 4]', '[M]'),
+    ('scores for maps', measure(bootstrap, S, S, L, L), '[4]', '[M, H, W]'),
+    ('nothing', measure(bootstrap, [], M, [], T), '[0]', 'not empty'),
+    ('a number', measure(bootstrap, .5, M, 1, T), '[M]'),
+    ('masks from 0 to 255', measure(bootstrap, S, M, L, T * 255), 'other than 0 and 1', 'masks > 0'),
+    ('words for labels', measure(bootstrap, S, M, ['good', 'good', 'bad', 'bad'], T), 'expected real numbers'),
+    ('lists of unequal length', measure(bootstrap, [[1], [2, 3]], M, [0, 1], T), 'expected NumPy arrays'),
+    ('None for scores', measure(bootstrap, None, M, L, T), 'expected real numbers'),
+    ('maps of fewer images', measure(bootstrap, S, M[1:], L, T[1:]), '4 images', '3 in another'),
     ('types of fewer images', measure(stratified, S, M, L, T, list('abc')), '3 images', '4 in another'),
     ('patients of fewer images', measure(per_patient, S, M, L, T, ['a']), '1 images', '4 in another'),
     ('a limit of 0', measure(pro, M, T, max_fpr=0), 'max_fpr is 0', 'above 0 and at most 1'),
     ('a limit in per cent', measure(pro, M, T, max_fpr=30), 'max_fpr is 30', 'at most 1'),
     ('a limit of nan', measure(pro, M, T, max_fpr=float('nan')), 'max_fpr is nan'),
-    ('no draws', measure(bootstrap, S, M, L, T, n=0), 'n is 0', 'at least 1'),
-    ('a level in per cent', measure(bootstrap, S, M, L, T, level=95), 'level is 95', 'between 0 and 1'),
 ]
 
 @table(METRICS)

@@ -86,11 +86,11 @@ def per_patient(scores, # float [M], anomaly scores of slices
     return found
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e126
-def _counts(maps, masks, points=1000):
+def _counts(maps, masks):
     "Good pixels, defective pixels and overlap of each image from each threshold to the next, high to low: [3, M, T]."
     good, found, counts = np.sort(maps[~masks]), np.sort(maps[masks]), []
-    good = good[-np.geomspace(1, len(good), points).astype(int)]        # dense where few are above
-    found = found[np.linspace(0, len(found) - 1, points).astype(int)]
+    good = good[-np.geomspace(1, len(good), 1000).astype(int)]        # dense where few are above
+    found = found[np.linspace(0, len(found) - 1, 1000).astype(int)]
     steps = np.unique(np.r_[-np.inf, good, found, np.inf])
     for heat, mask in zip(maps, masks):
         region = region_of(mask[None])
@@ -114,7 +114,7 @@ def bootstrap(scores, # float [M], anomaly scores
     level: float=0.95, # of the intervals
     seed: int=0, # the same seed gives the same intervals
 ) -> dict: # image_auroc, average_precision, best_f1 and, with masks, pixel_auroc, pro: (low, high)
-    "Percentile bootstrap intervals of the metrics over test images, good and anomalous drawn separately."
+    "Percentile intervals over drawn test sets; good and anomalous images are drawn separately."
     scores, maps, labels, masks = _result(scores, maps, labels, masks)
     rng, draws, found = np.random.default_rng(seed), np.zeros((n, len(scores)), int), {}
     for own in labels, ~labels: draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
@@ -123,6 +123,6 @@ def bootstrap(scores, # float [M], anomaly scores
         found[metric.__name__] = [metric(scores[pick], labels[pick]) for pick in picks]
     if masks.any():
         sums = draws @ _counts(maps, masks)         # [3, n, T]
-        good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect drawn: no curve
+        good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
     return {name: tuple(np.quantile(v, [.5 - level/2, .5 + level/2]).tolist()) for name, v in found.items()}

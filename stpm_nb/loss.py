@@ -18,25 +18,24 @@ def unit(f: torch.Tensor # float [B, C, h, w], a feature map
 # %% ../nbs/02_loss.ipynb #00822744
 def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature map
     s: torch.Tensor, # float [B, C, h, w], the student's
-) -> torch.Tensor: # float32 [B, h, w], 0 (same direction) to 2 (opposed)
-    "Half the squared distance of the unit vectors at each position (paper, eq. 2) = 1 - cosine. Raises ValueError if shapes differ."
-    if t.shape != s.shape: raise ValueError(f'Teacher features are {tuple(t.shape)}, student features {tuple(s.shape)}; expected equal shapes.')
+) -> torch.Tensor: # float32 [B, h, w], 0 (same direction) to 1 (right angle); without ReLU to 2
+    "Half the squared distance of unit vectors = 1 - cosine (eq. 2). Raises ValueError if shapes differ."
+    if t.shape != s.shape: raise ValueError(f'{tuple(t.shape)}, {tuple(s.shape)}: expected equal shapes.')
     return 0.5 * (unit(t.float()) - unit(s.float())).square().sum(1)
 
 # %% ../nbs/02_loss.ipynb #0132c03e
 def pyramid_loss(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
-) -> torch.Tensor: # float32 scalar, 0 to 6
-    "The training loss: mean cosine distance of each level, summed over the levels (paper, eqs. 3 and 4)."
+) -> torch.Tensor: # float32 scalar, 0 to 3 behind a ReLU, else to 6
+    "The training loss: the mean cosine distance of each level, summed over the levels (paper, eqs. 3 and 4)."
     return sum(cosine_distance(t, s).mean() for t, s in zip(teacher, student, strict=True))
 
 # %% ../nbs/02_loss.ipynb #02030cbd
 def anomaly_map(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
     size: int=256, # side of the image, in pixels
-) -> torch.Tensor: # float32 [B, size, size], 0 (as expected) to 8
-    "Multiply the three levels' distances, each upsampled bilinearly to level 1's grid; enlarge the product (paper, eq. 5)."
-    up = lambda d, to: F.interpolate(d[:, None], to, mode='bilinear', align_corners=False)[:, 0]
-    distances = [cosine_distance(t, s) for t, s in zip(teacher, student, strict=True)]
-    product = torch.stack([up(d, distances[0].shape[-2:]) for d in distances]).prod(0)
-    return up(product, (size, size))
+) -> torch.Tensor: # float32 [B, size, size], 0 (as expected) to 1 behind a ReLU, else to 8
+    "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (paper, eq. 5)."
+    d = [cosine_distance(t, s)[:, None] for t, s in zip(teacher, student, strict=True)]
+    product = torch.stack([F.interpolate(each, d[0].shape[-2:], mode='bilinear') for each in d]).prod(0)
+    return F.interpolate(product, (size, size), mode='bilinear')[:, 0]

@@ -15,22 +15,20 @@ from scipy import ndimage
 def arrays(scores, # float, any shape, NumPy array or torch tensor on any device: one value for each item
     labels, # 0/1 or bool, of the same shape: what is not 0 is anomalous
 ) -> tuple: # (scores, labels), NumPy arrays of the same shape, labels bool
-    """Scores and labels as NumPy arrays.
-
-    Raises ValueError if shapes differ, a score is NaN or infinite, or all labels are of one kind: each would
-    give a wrong number without a word."""
-    if torch.is_tensor(scores) and scores.dtype == torch.bfloat16:
-        scores = scores.float()                     # a type that NumPy does not know
+    """Scores and labels as NumPy arrays. Raises ValueError for what would give a wrong number without a word:
+    other shapes, NaN or infinite scores, labels that are all alike."""
+    if torch.is_tensor(scores) and scores.dtype == torch.bfloat16:      # a type that NumPy does not know
+        scores = scores.float()
     scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
-    if scores.dtype == np.float16:
-        scores = scores.astype(np.float32)          # the same values, sorted faster
+    if scores.dtype == np.float16: scores = scores.astype(np.float32)   # the same values, sorted faster
     if scores.shape != labels.shape:
         raise ValueError(f'Scores are {[*scores.shape]}, labels {[*labels.shape]}; expected equal shapes.')
     if not np.isfinite([scores.min(), scores.max()]).all():
         raise ValueError('Scores hold NaN or infinite values; expected finite numbers.')
     labels = labels.astype(bool, copy=False)
     if labels.all() or not labels.any():
-        raise ValueError('Labels are all of one kind; a metric needs good items and anomalous ones.')
+        missing = 'negative (good)' if labels.all() else 'positive (anomalous)'
+        raise ValueError(f'There is no {missing} image or pixel; the metric is not defined.')
     return scores, labels
 
 # %% ../nbs/04_metrics.ipynb #39efc74e
@@ -109,8 +107,7 @@ def pro(maps, # float [M, H, W], anomaly maps
 ) -> float: # 0 to 1
     """Area under the PRO curve up to `max_fpr`, divided by it, exact (Bergmann et al., IJCV 2021).
     Corners connect. Raises as `arrays` and `per_region`."""
-    _, _, earned = per_region(*arrays(maps, masks), max_fpr, whole=False)
-    return float(earned.mean())
+    return float(per_region(*arrays(maps, masks), max_fpr, whole=False)[2].mean())
 
 # %% ../nbs/04_metrics.ipynb #03831431
 def pro_curve(maps, # float [M, H, W], anomaly maps

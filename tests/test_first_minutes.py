@@ -1,12 +1,11 @@
 "The first five minutes without a network: why weights cannot be had, an old PyTorch, and an untrained teacher in balance."
 import http.server, threading
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.torch_version import TorchVersion
+from torchvision.models import ResNet18_Weights
 
-from stpm_nb import features
 from stpm_nb.tool.commands import stpm_demo, stpm_predict
 from stpm_nb.detector import Detector
 from stpm_nb.features import balance, make_teacher, pyramid, weights_file
@@ -28,8 +27,7 @@ def page(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f'http://127.0.0.1:{server.server_port}/resnet18-f37072fd.pth'
-    def get(**options): return torch.hub.load_state_dict_from_url(url, **options)
-    monkeypatch.setattr(features, '_weights', lambda backbone: SimpleNamespace(url=url, get_state_dict=get))
+    monkeypatch.setattr(ResNet18_Weights.IMAGENET1K_V1.value, 'url', url)
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path/'hub'))
     yield
     server.shutdown()

@@ -23,7 +23,8 @@ from ..tool.readers import find_categories, find_samples
 from ..features import make_teacher
 from ..train import _write, pick_device
 from ..detector import Detector, show_predictions
-from ..tool.commands import _check_options, _one_sentence, _output_folder, _save, report
+from ..tool.commands import _one_sentence, _output_folder, _save, report
+from ..tool.gate import check_options
 
 # %% ../../nbs/lab/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
@@ -185,7 +186,7 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
 ):
     "Train and evaluate every category in a folder with several seeds, and put published numbers beside."
     with _one_sentence('stpm_bench_categories'):
-        _check_options(epochs, size, seeds)
+        check_options(epochs, size, seeds)
         if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')
         out, names = _output_folder(out), only and [name.strip() for name in only.split(',')]
         rows = bench_categories(root, out, names, seeds, device,

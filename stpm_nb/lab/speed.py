@@ -17,15 +17,16 @@ from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..data import normalise, read_ahead, read_image, seeded, split_train_val
-from ..tool.readers import load_category
+from ..data import normalise, read_image, seeded, split_train_val
+from ..tool.readers import load_category, read_ahead
 from ..tool.synthetic import make_synthetic
 from ..features import make_student, pyramid
 from ..loss import anomaly_map, pyramid_loss
 from ..train import _write, fast_dtype, train_student
 from ..metrics import evaluate, image_auroc
 from ..detector import make_scorer
-from ..tool.commands import _check_options, _one_sentence, detector_or_untrained
+from ..tool.commands import _one_sentence, detector_or_untrained
+from ..tool.gate import check_options
 from .benchmark import timed
 
 # %% ../../nbs/lab/08_speed.ipynb #6ea14b5e
@@ -234,5 +235,5 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
 ):
     "Time training and scoring beside the official loop and, if it is installed, anomalib's forward pass."
     with _one_sentence('stpm_bench_speed'):
-        _check_options(epochs, seeds=seeds)
+        check_options(epochs, seeds=seeds)
         bench_speed(category, epochs, seeds, device, out, growth)

@@ -16,13 +16,15 @@ except ImportError: fcntl = None                # Windows has other locks
 import matplotlib.pyplot as plt
 from fastcore.script import call_parse
 
-from ..data import _images, brightness_score, mean_image_map, read_ahead
-from .readers import load_category
+from ..data import brightness_score, image_files, mean_image_map
+from .gate import (check_backbone, check_checkpoint, check_device, check_file, check_model, check_options, check_torch,
+                               check_weights)
+from .readers import load_category, read_ahead
 from .synthetic import make_synthetic
 from ..detector import Detector, show_predictions
 from ..metrics import evaluate, image_auroc
 from .trust import average_precision, best_f1, bootstrap, per_patient, stratified
-from ..train import _check_torch, _write
+from ..train import _write
 
 # %% ../../nbs/tool/06_commands.ipynb #0058b826
 _held = []                                                       # folders that this command alone writes to
@@ -31,7 +33,7 @@ _held = []                                                       # folders that 
 def _one_sentence(command):
     "End the process with one sentence for errors that the user can mend."
     try:
-        _check_torch()
+        check_torch()
         yield
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted' + ('; the same command continues where it stopped.' if command in ('stpm_train', 'stpm_bench_categories') else '.'), file=sys.stderr)
@@ -56,12 +58,6 @@ def _output_folder(out, alone=True):
         except BlockingIOError as e: raise OSError(f'Another run is writing to {out}; wait for it, or choose another folder with --out.') from e
         except OSError: pass                                     # some network drives know no locks
     return Path(out)
-
-def _check_options(epochs=None, size=256, seeds=None):
-    "Refuse numbers that cannot be meant."
-    for name, n in (('epochs', epochs), ('seeds', seeds)):
-        if n is not None and n < 1: raise ValueError(f'--{name} is {n}; expected at least 1.')
-    if size % 16 or not 32 <= size <= 4096: raise ValueError(f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../../nbs/tool/06_commands.ipynb #abc8288b
 @contextmanager
@@ -124,7 +120,7 @@ def _save(figure, path):
 def detector_or_untrained(device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
 ) -> Detector: # not fitted yet
     "A detector with the ImageNet teacher, or, after two lines that say why, with an untrained one. Raises as `pick_device`."
-    try: return Detector(device=device)
+    try: check_weights(); return Detector(device=device)
     except FileNotFoundError as e:
         print(f'{e}\nGoing on with an UNTRAINED teacher, balanced on your good images: enough for a fabric, '
               'not for fine defects on real parts (MVTec AD screw: 1 % of the defects found, 50 % with the weights).')
@@ -138,7 +134,8 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
 ):
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
     with _one_sentence('stpm_demo'):
-        _check_options(epochs)
+        check_options(epochs)
+        check_device(device)
         start, out = time.perf_counter(), _output_folder(out)
         detector = detector_or_untrained(device)
         if not (out/'fabric').exists(): make_synthetic(out)
@@ -169,11 +166,15 @@ def stpm_train(category: str, # folder of one category: MVTec AD's layout or ano
 ):
     "Train on the good images of one category and evaluate on its test images."
     with _one_sentence('stpm_train'):
-        _check_options(epochs, size)
+        check_options(epochs, size)
+        check_device(device)
+        check_backbone(backbone)
+        if not untrained: check_weights(backbone)
         start, data = time.perf_counter(), load_category(category, size, layout)
         detector = Detector(None if untrained else 'imagenet', device, backbone)
         out = _output_folder(out or Path('runs')/data.name)
         if (out/'heatmaps').is_file(): raise ValueError(f'{out/"heatmaps"} is a file; a folder is to be put there: remove it.')    # before, not after the training
+        if (out/'checkpoint.pt').exists(): check_checkpoint(out/'checkpoint.pt', dict(seed=seed, backbone=backbone))
         loaded = time.perf_counter()
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=out/'checkpoint.pt')
         trained = time.perf_counter()
@@ -195,7 +196,7 @@ def _photos(root):
     "The images in a folder and its subfolders, each once; nothing hidden, and no heat maps that a command drew."
     drawn = lambda f: f.name == 'heatmaps' and any((f.parent/name).is_file() for name in ('scores.csv', 'metrics.json'))
     folders = [root] + [f for f in sorted(root.rglob('*')) if f.is_dir() and not any(p.name.startswith('.') or drawn(p) for p in (f, *f.parents) if p.is_relative_to(root) and p != root)]
-    return sorted(p for f in {f.resolve(): f for f in reversed(folders)}.values() for p in _images(f))
+    return sorted(p for f in {f.resolve(): f for f in reversed(folders)}.values() for p in image_files(f))
 
 @call_parse
 def stpm_predict(model: str, # a model.pt that stpm_train wrote
@@ -205,10 +206,12 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
 ):
     "Score photos of any size or mode with a trained model and draw their heat maps."
     with _one_sentence('stpm_predict'):
+        check_device(device); check_model(model)
         detector, images = Detector.load(model, device), Path(images)
         if not images.exists(): raise FileNotFoundError(f'There is no image or folder {images}; check the path.')
         paths = [images] if images.is_file() else _photos(images)
         if not paths: raise ValueError(f'{images} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
+        for p in paths: check_file(p)
         root = images if images.is_dir() else images.parent
         out, rows = _output_folder(out), []
         with _replacing(out/'heatmaps') as folder:

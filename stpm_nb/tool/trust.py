@@ -9,6 +9,7 @@ __all__ = ['average_precision', 'best_f1', 'stratified', 'per_patient', 'bootstr
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from ..metrics import arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
+from .gate import check_result
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e108
 def average_precision(scores, # float [M], anomaly scores
@@ -29,7 +30,8 @@ def best_f1(scores, # float [M], anomaly scores
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
 def _result(scores, maps, labels, masks, beside=None):
-    "A test result as NumPy arrays. No masks become masks without a defective pixel."
+    "A test result as NumPy arrays. No masks become masks without a defective pixel. Raises as `check_result`."
+    check_result(scores, maps, labels, masks, beside)
     scores, labels = arrays(scores, labels)
     if masks is None: maps = masks = np.zeros((len(scores), 1, 1), bool)
     else: maps, masks = arrays(maps, masks)

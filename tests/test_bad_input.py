@@ -23,7 +23,7 @@ from stpm_nb.features import make_student, make_teacher, weights_file
 from stpm_nb.loss import cosine_distance
 from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint, check_device, check_file, check_images, check_mask,
                                check_model, check_options, check_result, check_samples, check_torch, check_weights, check_whole)
-from stpm_nb.metrics import bootstrap, pro
+from stpm_nb.metrics import pro
 from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
@@ -452,24 +452,22 @@ METRICS = [
     ('no defective pixel', result(masks=T & False), 'no positive'),
     ('no good pixel', result(masks=T | True), 'no negative'),
     ('more scores than labels', result(labels=L[:3]), '[4]', '[3]', 'equal shapes'),
-    ('masks with a channel', result(masks=T[:, None]), '[4, 1, 4, 4]', '[M, H, W]'),
+    ('masks with a channel', result(masks=T[:, None]), '[4, 1, 4, 4]', 'equal shapes'),
     ('masks of another side', result(masks=T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
     ('maps for scores', result(M, M, T, T), '[4, 4, 4]', '[M]'),
     ('scores for maps', result(maps=S, masks=L), '[4]', '[M, H, W]'),
     ('nothing', result([], M, []), '[0]', 'not empty'),
     ('a number', result(.5, M, 1), '[M]'),
     ('masks from 0 to 255', result(masks=T * 255), 'other than 0 and 1', 'masks > 0'),
-    ('words for labels', result(labels=['good', 'good', 'bad', 'bad']), 'expected real numbers'),
+    ('words for labels', result(labels=['good', 'good', 'bad', 'bad']), 'expected NumPy arrays'),
     ('lists of unequal length', result([[1], [2, 3]]), 'expected NumPy arrays'),
     ('a sparse tensor', result(torch.tensor(S).to_sparse()), 'dense tensors'),
-    ('None for scores', result(None), 'expected real numbers'),
+    ('None for scores', result(None), 'Scores are []', '[M]'),
     ('maps of fewer images', result(maps=M[1:], masks=T[1:]), '4 in another', '3 images'),
     ('types of fewer images', result(beside=list('abc')), '3 images', '4 in another'),
     ('a limit of 0', measure(pro, M, T, max_fpr=0), 'max_fpr is 0', 'above 0 and at most 1'),
     ('a limit in per cent', measure(pro, M, T, max_fpr=30), 'max_fpr is 30', 'at most 1'),
     ('a limit of nan', measure(pro, M, T, max_fpr=float('nan')), 'max_fpr is nan'),
-    ('no draws', measure(bootstrap, S, M, L, T, n=0), 'n is 0', 'at least 1'),
-    ('a level in per cent', measure(bootstrap, S, M, L, T, level=95), 'level is 95', 'between 0 and 1'),
 ]
 
 @table(METRICS)

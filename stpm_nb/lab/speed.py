@@ -96,7 +96,7 @@ def bench_training(detector, # a `Detector`; its teacher is used
     runs = dict(ours=[], official=[])
     print(f'training on {len(images)} images\n{"":22}{"epochs":>7}{"s/epoch":>9}{"images/s":>10}{"s in all":>10}{"val. error":>12}{"image AUROC":>13}{"pixel AUROC":>13}{"PRO":>8}{"GiB":>6}')
     def row(name, maps, seconds, val):
-        found = {k: v for k, v in evaluate(maps.amax((1, 2)), maps, *truth).items() if k in ('image_auroc', 'pixel_auroc', 'pro')}
+        found = evaluate(maps.amax((1, 2)), maps, *truth)
         print(f'{name:22}{len(val):7}{seconds/len(val):9.1f}{len(val)*.8*len(images)/seconds:10.0f}{seconds:10.1f}{min(val):12.4f}'
               f'{found["image_auroc"]:13.3f}{found["pixel_auroc"]:13.3f}{found["pro"]:8.3f}{peak_memory(images.device)/2**30:6.1f}', flush=True)
         runs[name.split()[0]].append(dict(seconds=seconds, val=val, **found))

@@ -22,7 +22,8 @@ from .gate import (check_backbone, check_checkpoint, check_device, check_file, c
 from .readers import load_category, read_ahead
 from .synthetic import make_synthetic
 from ..detector import Detector, show_predictions
-from ..metrics import bootstrap, evaluate, image_auroc, per_patient, stratified
+from ..metrics import evaluate, image_auroc
+from .trust import average_precision, best_f1, bootstrap, per_patient, stratified
 from ..train import _write
 
 # %% ../../nbs/tool/06_commands.ipynb #0058b826
@@ -86,7 +87,8 @@ def report(detector: Detector, # a fitted detector
     base, good, truth = mean_image_map(category.train, category.test), category.labels == 0, (category.labels, category.masks)
     rates = {'false_alarm_rate': scores[good] > detector.threshold, 'detection_rate': scores[~good] > detector.threshold}
     patients = [s.patient for s in category.samples]
-    return dict(**evaluate(scores, maps, *truth), intervals=bootstrap(scores, maps, *truth),
+    more = dict(average_precision=average_precision(scores, truth[0]), best_f1=best_f1(scores, truth[0]))
+    return dict(**evaluate(scores, maps, *truth) | more, intervals=bootstrap(scores, maps, *truth),
                 strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
                 patients=per_patient(scores, maps, *truth, patients) if all(patients) else None,
                 baselines=dict(mean_image=evaluate(base.mean((1, 2)), base, *truth),

@@ -106,13 +106,13 @@ def new_run(seed: int, # fixes the student's first weights
     return dict(student=student, optimiser=optimiser, schedule=schedule, best=best)
 
 # %% ../nbs/03_train.ipynb #0251656c
-def save_state(state: dict, # tensors, numbers, strings, lists and dicts of them
+def save_state(state: dict, # networks, optimisers, schedules, tensors, numbers, strings, lists, dicts
     path: str|Path, # the file to write; its folder must exist
 ):
-    "`torch.save` under a temporary name, then moved into place: an older file stays whole until then."
-    part = Path(path).with_name(f'.{Path(path).name}.tmp')
-    torch.save({name: x.state_dict() if hasattr(x, 'state_dict') else x for name, x in state.items()}, part)
-    part.replace(path)
+    "Write a file under a temporary name, then move it into place: until then an older one stays whole."
+    plain = {name: x.state_dict() if hasattr(x, 'state_dict') else x for name, x in state.items()}
+    with open(f'{path}.tmp', 'wb') as file: torch.save(plain, file)
+    Path(file.name).replace(path)
 
 def read_state(path: str|Path, # a file that `save_state` wrote
 ) -> dict: # what was saved, its tensors on the CPU
@@ -162,8 +162,8 @@ def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device 
     progress: bool=True, # show a progress bar
 ) -> tuple: # (student in evaluation mode, with its best state; history: a dict for each epoch)
     "Train a student to agree with the teacher (paper, section 3.2): the same seed, the same numbers."
-    steps = max(1, len(train) // batch)
-    settings = dict(epochs=epochs or math.ceil(1200 / steps), batch=batch, lr=lr, seed=seed,
-                    backbone=backbone, images=[len(train), len(val), train.shape[-1]])
-    run = new_run(seed, lr, settings['epochs'] * steps, train.device, backbone)
+    steps = max(1, len(train) // int(batch))                        # plain numbers: files hold none of NumPy's
+    settings = dict(epochs=int(epochs or math.ceil(1200 / steps)), batch=int(batch), lr=float(lr),
+                    seed=int(seed), backbone=backbone, images=[len(train), len(val), train.shape[-1]])
+    run = new_run(settings['seed'], settings['lr'], settings['epochs'] * steps, train.device, backbone)
     return _epochs(teacher, train, val, run, settings, checkpoint, progress)

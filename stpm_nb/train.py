@@ -152,17 +152,17 @@ def _epochs(teacher, train, val, run, settings, checkpoint, progress):
 # %% ../nbs/03_train.ipynb #027d3c33
 def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
     train: torch.Tensor, # uint8 [N, 3, S, S], good images to learn from
-    val: torch.Tensor, # uint8 [V, 3, S, S], good images to validate on
+    val: torch.Tensor, # uint8 [V, 3, S, S], others
     epochs: int=None, # passes over `train`; None: as many as make 1,200 steps
     batch: int=2, # images in one step
     lr: float=2e-2, # highest learning rate of the cycle
     seed: int=0, # fixes the student's first weights and the order of the images
     backbone: str='resnet18', # the teacher's, see `make_teacher`
-    checkpoint: str|Path=None, # a file to write after each epoch, and to continue from if it is there
+    checkpoint: str|Path=None, # a file, written after each epoch, continued from if it is there
     progress: bool=True, # show a progress bar
 ) -> tuple: # (student in evaluation mode, with its best state; history: a dict for each epoch)
-    "Train a student to agree with the teacher (paper, section 3.2): the same seed, the same numbers."
-    steps = max(1, len(train) // int(batch))                        # plain numbers: files hold none of NumPy's
+    "Train a student to agree with the teacher (paper, section 3.2). The same seed gives the same numbers."
+    steps = max(1, len(train) // int(batch))          # int, float: NumPy's numbers cannot be read back
     settings = dict(epochs=int(epochs or math.ceil(1200 / steps)), batch=int(batch), lr=float(lr),
                     seed=int(seed), backbone=backbone, images=[len(train), len(val), train.shape[-1]])
     run = new_run(settings['seed'], settings['lr'], settings['epochs'] * steps, train.device, backbone)

@@ -24,7 +24,7 @@ from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, ima
 from stpm_nb.tool.readers import find_categories, find_samples, load_category, slice_brats
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
-from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
+from stpm_nb.train import pick_device, read_state, save_state, train_student
 
 # --- the world: one small category, one trained model, and an empty folder for each case
 
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
     category = load_category(d/'fabric', 32)
     model = Detector(None, 'cpu').fit(category, epochs=1, progress=False)
     model.save(d/'model.pt')
-    train_student(model.teacher, category.train, epochs=1, seed=7, checkpoint=d/'checkpoint.pt', progress=False)      # of another run
+    train_student(model.teacher, category.train[1:], category.train[:1], 1, seed=7, checkpoint=d/'checkpoint.pt', progress=False)
     return SimpleNamespace(root=d, fabric=d/'fabric', model=d/'model.pt', checkpoint=d/'checkpoint.pt', category=category, detector=model,
                            state=torch.load(d/'model.pt', weights_only=True))
 
@@ -281,20 +281,20 @@ MODELS = [
 @table(MODELS)
 def test_bad_model_file(w, given, words): refused(w, given, words)
 
-def resumed(w, seed=0): return lambda: train_student(w.detector.teacher, w.category.train, epochs=1, seed=seed, checkpoint=w.here/'c.pt', progress=False)
+def resumed(w, seed=0):
+    images, settings = w.category.train, dict(seed=seed, checkpoint=w.here/'c.pt', progress=False)
+    return lambda: train_student(w.detector.teacher, images[1:], images[:1], 1, **settings)
 def spoiled(w, change):
     torch.save(change(torch.load(w.checkpoint, weights_only=True)), w.here/'c.pt')
     return resumed(w, 7)
 
 CHECKPOINTS = [
-    ('of another run', lambda w: (shutil.copy(w.checkpoint, w.here/'c.pt'), resumed(w))[1], 'c.pt is a checkpoint of another run', 'seed 7 there, 0 here', 'delete it'),
-    ('text', lambda w: (text(w.here/'c.pt'), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
-    ('a folder', lambda w: ((w.here/'c.pt').mkdir(), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
+    ('of another run', lambda w: (shutil.copy(w.checkpoint, w.here/'c.pt'), resumed(w))[1], 'c.pt is a checkpoint of another run', 'delete it'),
+    ('text', lambda w: (text(w.here/'c.pt'), resumed(w))[1], 'c.pt is damaged or no file of this program'),
+    ('a folder', lambda w: ((w.here/'c.pt').mkdir(), resumed(w))[1], 'c.pt is damaged or no file of this program'),
     ('a model file', lambda w: (shutil.copy(w.model, w.here/'c.pt'), resumed(w))[1], 'c.pt is ', 'delete it'),
-    ('missing', lambda w: lambda: load_checkpoint(w.here/'c.pt', {}, 'cpu'), 'c.pt is not a checkpoint'),
-    ('no optimiser', lambda w: spoiled(w, dropped('optimiser')), 'c.pt is damaged or incomplete', 'delete it'),
-    ('a student of other shapes', lambda w: spoiled(w, student(lambda v: v[:1] if v.ndim else v)), 'c.pt is damaged or incomplete'),
-    ('a folder that is not there', lambda w: lambda: save_atomic({}, w.here/'no'/'c.pt'), FileNotFoundError, '{here}/no', 'make it first'),
+    ('missing', lambda w: lambda: read_state(w.here/'c.pt'), 'c.pt is damaged or no file of this program'),
+    ('a folder that is not there', lambda w: lambda: save_state({}, w.here/'no'/'c.pt'), FileNotFoundError, '{here}/no'),
 ]
 
 @table(CHECKPOINTS)
@@ -340,12 +340,8 @@ DETECTOR = [
     ('fit on oblong images', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[..., :24]), epochs=1), '[6, 3, 32, 24]', '[N, 3, S, S]'),
     ('save after a fit that failed', half_fitted, 'has not learned anything yet'),
     ('fit for no epoch', lambda w: lambda: fresh().fit(w.category, epochs=0), 'epochs is 0', 'at least 1'),
-    ('train for minus one epoch', lambda w: lambda: train_student(w.detector.teacher, w.category.train, epochs=-1), 'epochs is -1', 'at least 1'),
     ('fit for one epoch and a half', lambda w: lambda: fresh().fit(w.category, epochs=1.5), 'epochs is 1.5', 'whole number'),
     ('fit for epochs in words', lambda w: lambda: fresh().fit(w.category, epochs='3'), "epochs is '3'", 'whole number'),
-    ('train in half batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=.5), 'batch is 0.5', 'whole number'),
-    ('train in no batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=None), 'batch is None', 'whole number'),
-    ('train on no image', lambda w: lambda: train_student(w.detector.teacher, w.category.train[:0]), '0 training image(s)', 'at least 2'),
     ('split one image', lambda w: lambda: split_train_val(1), '1 training image(s)', 'at least 2'),
     ('export to HDF5', lambda w: lambda: w.detector.export(w.here/'m.h5'), "'.h5'", '.pt2 or .onnx'),
     ('export without an ending', lambda w: lambda: w.detector.export(w.here/'m'), '.pt2 or .onnx'),
@@ -641,7 +637,8 @@ def test_numbers_of_numpy_and_torch_are_numbers(w):
     detector.save(w.here/'m.pt')
     loaded = Detector.load(w.here/'m.pt', 'cpu')
     assert type(loaded.threshold) is float and loaded.settings['seed'] == 3 and loaded.settings['category'] == 'x'
-    train = lambda: train_student(detector.teacher, w.category.train, np.int64(1), np.int64(2), np.float64(.02), np.int64(1), checkpoint=w.here/'c.pt', progress=False)[1]
+    parts, numbers = (w.category.train[1:], w.category.train[:1]), (np.int64(1), np.int64(2), np.float64(.02), np.int64(1))
+    train = lambda: train_student(detector.teacher, *parts, *numbers, checkpoint=w.here/'c.pt', progress=False)[1]
     assert train() == train()
     run = lambda: run_category(w.fabric, w.here, seed=np.int64(1), epochs=np.int64(1), size=np.int64(32), untrained=True, device='cpu')
     assert run() == run()

@@ -294,7 +294,6 @@ CHECKPOINTS = [
     ('a folder', lambda w: ((w.here/'c.pt').mkdir(), resumed(w))[1], 'c.pt is damaged or no file of this program'),
     ('a model file', lambda w: (shutil.copy(w.model, w.here/'c.pt'), resumed(w))[1], 'c.pt is ', 'delete it'),
     ('missing', lambda w: lambda: read_state(w.here/'c.pt'), 'c.pt is damaged or no file of this program'),
-    ('a folder that is not there', lambda w: lambda: save_state({}, w.here/'no'/'c.pt'), FileNotFoundError, '{here}/no'),
 ]
 
 @table(CHECKPOINTS)

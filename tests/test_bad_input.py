@@ -27,7 +27,7 @@ from stpm_nb.metrics import pro
 from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
-from stpm_nb.train import save_atomic, train_student
+from stpm_nb.train import pick_device, read_state, save_state, train_student
 
 # --- the world: one small category, one trained model, and an empty folder for each case
 
@@ -38,7 +38,7 @@ def made(tmp_path_factory):
     category = load_category(d/'fabric', 32)
     model = Detector(None, 'cpu').fit(category, epochs=1, progress=False)
     model.save(d/'model.pt')
-    train_student(model.teacher, category.train, epochs=1, seed=7, checkpoint=d/'checkpoint.pt', progress=False)      # of another run
+    train_student(model.teacher, category.train[1:], category.train[:1], 1, seed=7, checkpoint=d/'checkpoint.pt', progress=False)
     return SimpleNamespace(root=d, fabric=d/'fabric', model=d/'model.pt', checkpoint=d/'checkpoint.pt', category=category, detector=model,
                            state=torch.load(d/'model.pt', weights_only=True))
 
@@ -703,7 +703,8 @@ def test_numbers_of_numpy_and_torch_are_numbers(w):
     detector.save(w.here/'m.pt')
     loaded = Detector.load(w.here/'m.pt', 'cpu')
     assert type(loaded.threshold) is float and loaded.settings['seed'] == 3 and loaded.settings['category'] == 'x'
-    train = lambda: train_student(detector.teacher, w.category.train, np.int64(1), np.int64(2), np.float64(.02), np.int64(1), checkpoint=w.here/'c.pt', progress=False)[1]
+    parts, numbers = (w.category.train[1:], w.category.train[:1]), (np.int64(1), np.int64(2), np.float64(.02), np.int64(1))
+    train = lambda: train_student(detector.teacher, *parts, *numbers, checkpoint=w.here/'c.pt', progress=False)[1]
     assert train() == train()
     run = lambda: run_category(w.fabric, w.here, seed=np.int64(1), epochs=np.int64(1), size=np.int64(32), untrained=True, device='cpu')
     assert run() == run()

@@ -23,7 +23,9 @@ from ..tool.readers import find_categories, find_samples
 from ..features import make_teacher
 from ..train import _write, pick_device
 from ..detector import Detector, show_predictions
-from ..tool.commands import _check_options, _one_sentence, _output_folder, _save, report
+from ..tool.files import one_sentence, own_folder
+from ..tool.gate import check_options
+from ..tool.report import report, save_figure
 
 # %% ../../nbs/lab/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
@@ -54,7 +56,7 @@ def run_category(folder: str|Path, # a category in any layout
     results, maps = report(detector, data)
     part = len(split_train_val(len(data.train), seed)[0])
     row = dict(category=data.name, seed=seed, **results, seconds=sum(part / h['images_per_s'] for h in detector.history), asked=asked, settings=detector.settings)
-    if len(data.test): _save(best_and_worst(data, maps, detector.threshold, f'{data.name}, seed {seed}'), out/f'seed{seed}.png')
+    if len(data.test): save_figure(best_and_worst(data, maps, detector.threshold, f'{data.name}, seed {seed}'), out/f'seed{seed}.png')
     _write(file, (text := json.dumps(row, indent=2)).encode())
     checkpoint.unlink(missing_ok=True)
     return json.loads(text)
@@ -156,7 +158,8 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
     folders = {Path(os.path.abspath(p)).name: p for p in find_categories(root)}
     if missing := set(only or []) - set(folders): raise ValueError(f'{root} has no category {", ".join(map(repr, sorted(missing)))}; it has {", ".join(folders)}.')
     make_teacher(None if options.get('untrained') else 'imagenet', backbone=options.get('backbone', 'resnet18'))    # if it cannot be had, say so once
-    rank, first, out = int(os.environ.get('LOCAL_RANK', 0)), not int(os.environ.get('RANK', 0)), _output_folder(out, alone=False)
+    rank, first, out = int(os.environ.get('LOCAL_RANK', 0)), not int(os.environ.get('RANK', 0)), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     if device is None and torch.cuda.is_available(): device = f'cuda:{rank % torch.cuda.device_count()}'
     pick_device(device)
     def work(job):
@@ -184,12 +187,13 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
     "Train and evaluate every category in a folder with several seeds, and put published numbers beside."
-    with _one_sentence('stpm_bench_categories'):
-        _check_options(epochs, size, seeds)
+    with one_sentence('stpm_bench_categories', '; the same command continues where it stopped'):
+        check_options(epochs, size, seeds)
         if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')
-        out, names = _output_folder(out), only and [name.strip() for name in only.split(',')]
-        rows = bench_categories(root, out, names, seeds, device,
-                                epochs=epochs, size=size, backbone=backbone, untrained=untrained)
+        names = only and [name.strip() for name in only.split(',')]
+        with own_folder(out) as out:
+            rows = bench_categories(root, out, names, seeds, device,
+                                    epochs=epochs, size=size, backbone=backbone, untrained=untrained)
         if int(os.environ.get('RANK', 0)): return
         print(f'\n{results_table(rows)}')
         print(f'wrote results.csv, results.md and the sheets of best and worst images in {out}')

@@ -25,7 +25,9 @@ from ..loss import anomaly_map, pyramid_loss
 from ..train import _write, fast_dtype, train_student
 from ..metrics import evaluate, image_auroc
 from ..detector import make_scorer
-from ..tool.commands import _check_options, _one_sentence, detector_or_untrained
+from ..tool.files import one_sentence
+from ..tool.gate import check_options
+from ..tool.report import detector_or_untrained
 from .benchmark import timed
 
 # %% ../../nbs/lab/08_speed.ipynb #6ea14b5e
@@ -233,6 +235,6 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
     growth: bool=False, # also how time grows with the number and the side of the images (minutes)
 ):
     "Time training and scoring beside the official loop and, if it is installed, anomalib's forward pass."
-    with _one_sentence('stpm_bench_speed'):
-        _check_options(epochs, seeds=seeds)
+    with one_sentence('stpm_bench_speed'):
+        check_options(epochs, seeds=seeds)
         bench_speed(category, epochs, seeds, device, out, growth)

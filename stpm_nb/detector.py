@@ -210,7 +210,7 @@ class Portable(nn.Module):
         self.size = detector.settings['size']
     def forward(self, images: torch.Tensor, # uint8 [B, 3, size, size], RGB
     ) -> tuple: # (anomaly scores float32 [B], anomaly maps float32 [B, size, size])
-        x = normalise(images.float())        # up to PyTorch 2.7, its way to ONNX takes bytes divided by 255 for bytes
+        x = normalise(images)
         maps = anomaly_map(pyramid(self.teacher, x), pyramid(self.student, x), self.size)
         return maps.amax((1, 2)), maps
 

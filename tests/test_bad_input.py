@@ -14,17 +14,19 @@ from PIL import Image
 
 from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
-from stpm_nb.data import find_mvtec, read_ahead, read_category, read_image, read_mask, split_train_val
+from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
 from stpm_nb.tool.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
 from stpm_nb.lab.exercises import check_answer, check_facts, check_function
 from stpm_nb.features import make_student, make_teacher, weights_file
 from stpm_nb.loss import cosine_distance
-from stpm_nb.metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, pixel_auroc, pro, pro_curve, stratified
-from stpm_nb.tool.readers import find_categories, find_samples, load_category, slice_brats
+from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint, check_device, check_file, check_images, check_mask,
+                               check_model, check_options, check_result, check_samples, check_torch, check_weights, check_whole)
+from stpm_nb.metrics import bootstrap, pro
+from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead, slice_brats
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
-from stpm_nb.train import load_checkpoint, pick_device, save_atomic, train_student
+from stpm_nb.train import save_atomic, train_student
 
 # --- the world: one small category, one trained model, and an empty folder for each case
 
@@ -123,39 +125,46 @@ def test_bad_category(w, act, words, by):
 
 # --- other layouts
 
+def checked(folder, layout=None):
+    "What `load_category` does before it reads a pixel."
+    samples = find_samples(folder, layout)
+    check_samples(samples, folder)
+    return samples
+
 def visa(w, table='object,split,label,image,mask\n', images=3):
     d = w.here/'visa'
     for i in range(images): png(d/'pcb'/'Data'/'Images'/f'{i}.png')
     if table is not None: text(d/'split_csv'/'1cls.csv', table)
-    return lambda: find_samples(d/'pcb')
+    return lambda: checked(d/'pcb')
 
 def layout(*paths):
     "A case: a folder with these images in it."
     def given(w):
         for p in paths: png(w.here/'d'/p) if Path(p).suffix else (w.here/'d'/p).mkdir(parents=True)
-        return lambda: find_samples(w.here/'d')
+        return lambda: checked(w.here/'d')
     return given
 
 BMAD, AD3, AD2 = (['train/good/0.png', 'train/good/1.png', 'test/good/img/0.png', 'test/Ungood/img/7.png'], ['train/good/rgb/0.png', 'train/good/rgb/1.png',
     'test/good/rgb/0.png', 'test/hole/rgb/7.png'], ['train/good/0.png', 'train/good/1.png', 'test_public/good/0.png', 'test_public/bad/7.png'])
 
 LAYOUTS = [
-    ('a folder that is not there', lambda w: lambda: find_samples(w.here/'no'), FileNotFoundError, '{here}/no', 'check the path'),
-    ('a category with a slip of the pen', lambda w: lambda: find_samples(w.root/'fabrik'), FileNotFoundError, 'fabrik', 'found beside it: fabric'),
-    ('a file for a category', lambda w: lambda: find_samples(w.model), FileNotFoundError, 'There is no category folder', 'model.pt'),
-    ('an unknown layout', lambda w: lambda: find_samples(w.fabric, 'coco'), "'coco'", 'mvtec, photos'),
-    ('a layout that the folder has not', lambda w: lambda: find_samples(w.fabric, 'photos'), '0 good training image(s)', 'fabric'),
-    ('mvtec of a folder of photos', lambda w: (png(w.here/'d/good/a.png'), lambda: find_mvtec(w.here/'d'))[1], 'is not a category', 'train/good'),
+    ('a folder that is not there', lambda w: lambda: checked(w.here/'no'), FileNotFoundError, '{here}/no', 'check the path'),
+    ('a category with a slip of the pen', lambda w: lambda: checked(w.root/'fabrik'), FileNotFoundError, 'fabrik', 'found beside it: fabric'),
+    ('a file for a category', lambda w: lambda: checked(w.model), FileNotFoundError, 'There is no category folder', 'model.pt'),
+    ('an unknown layout', lambda w: lambda: checked(w.fabric, 'coco'), "'coco'", 'mvtec, photos'),
+    ('a layout that the folder has not', lambda w: lambda: checked(w.fabric, 'photos'), '0 good training image(s)', 'fabric'),
+    ('mvtec of a folder of photos', lambda w: (png(w.here/'d/good/a.png'), lambda: checked(w.here/'d', 'mvtec'))[1],
+     'holds 0 good training image(s)', 'at least 2'),
     ('categories in a folder that is not there', lambda w: lambda: find_categories(w.here/'no'), '{here}/no', 'holds no category', 'visa'),
     ('categories in a folder with others', lambda w: (text(w.here/'d/x/a.txt'), lambda: find_categories(w.here/'d'))[1], 'holds no category'),
     ('photos: one good image', layout('good/a.png'), 'holds 1 good training image(s)', 'at least 2'),
     ('photos: no image', layout('good'), 'holds 0 good training image(s)'),
     ('photos: two good images and defects', layout('good/a.png', 'good/b.png', 'bad/c.png'), 'holds 1 good training image(s)', 'at least 2'),
     ('photos: a mask missing', layout('good/a.png', 'good/b.png', 'good/c.png', 'bad/d.png', 'masks/e.png'), 'd.png has no mask', 'masks/d.png'),
-    ('photos: a heic among the defects', lambda w: (layout('good/a.png', 'good/b.png', 'good/c.png')(w), text(w.here/'d/bad/e.heic'), lambda: find_samples(w.here/'d'))[2], 'e.heic', 'save it as JPEG'),
+    ('photos: a heic among the defects', lambda w: (layout('good/a.png', 'good/b.png', 'good/c.png')(w), text(w.here/'d/bad/e.heic'), lambda: checked(w.here/'d'))[2], 'e.heic', 'save it as JPEG'),
     ('VisA: no table', lambda w: visa(w, None), '1cls.csv', 'copy it there'),
     ('VisA: the table of something else', lambda w: visa(w, 'a,b\n1,2\n'), '1cls.csv', 'expected columns object, split, label, image, mask'),
-    ('VisA: a table that is no text', lambda w: (visa(w), (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80'), lambda: find_samples(w.here/'visa/pcb'))[2], '1cls.csv', 'expected columns'),
+    ('VisA: a table that is no text', lambda w: (visa(w), (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80'), lambda: checked(w.here/'visa/pcb'))[2], '1cls.csv', 'expected columns'),
     ('VisA: a table cut off in a row', lambda w: visa(w, 'object,split,label,image,mask\npcb,train\n'), '1cls.csv', 'expected columns'),
     ('VisA: a table without the category', lambda w: visa(w, 'object,split,label,image,mask\ncandle,train,normal,a.png,\n'), 'holds 0 good training image(s)', 'pcb'),
     ('VisA: a table with images that are not there', lambda w: (visa(w, 'object,split,label,image,mask\n' + 'pcb,train,normal,no.png,\n' * 2), lambda: load_category(w.here/'visa/pcb', 32))[1], FileNotFoundError, 'no.png', 'check the path'),
@@ -165,7 +174,7 @@ LAYOUTS = [
     ('3D-AD: a mask missing', layout(*AD3, 'test/hole/gt/8.png'), '7.png has no mask', 'gt/7.png'),
     ('AD 2: masks missing', layout(*AD2), "Defect type 'bad' has no masks", 'ground_truth/bad'),
     ('AD 2: a mask missing', layout(*AD2, 'test_public/ground_truth/bad/7.png'), '7.png has no mask', '7_mask.png'),
-    ('volumes that are not cut yet', lambda w: (text(w.here/'d/p/p_flair.nii.gz'), lambda: find_samples(w.here/'d'))[1], 'holds volumes', 'slice_brats'),
+    ('volumes that are not cut yet', lambda w: (text(w.here/'d/p/p_flair.nii.gz'), lambda: checked(w.here/'d'))[1], 'holds volumes', 'slice_brats'),
 ]
 
 @table(LAYOUTS)
@@ -220,22 +229,60 @@ def bomb(path):
     path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 65000, 65000, 1, 0, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b''))
     return path
 
+def has(w, make, name):
+    "Make a file in the folder of the case; returns its path."
+    make(w.here/name)
+    return w.here/name
+
+def half_a_jpeg(path):
+    png(path, (400, 400))
+    path.write_bytes(path.read_bytes()[:700])
+
+def image(make, name='a.png', check=check_file):
+    "A case: a file is made, and looked at."
+    def given(w):
+        path = has(w, make, name)
+        return lambda: check(path)
+    return given
+
+def pair(mask, photo):
+    "A case: a mask and its image, each made by its own function or not at all."
+    def given(w):
+        for make, name in ((mask, 'm.png'), (photo, 'a.png')):
+            if make: make(w.here/name)
+        return lambda: check_mask(w.here/'m.png', w.here/'a.png')
+    return given
+
+def oblong(path): return png(path, (40, 41))
+
+def among_sound_ones(w):
+    paths = [has(w, png, 'a.png'), has(w, text, 'b.png')] * 20
+    return lambda: list(read_ahead(paths, 32))
+
+def went_away(w):
+    samples = find_mvtec(w.copy())
+    shutil.rmtree(w.here/'bad'/'test')
+    return lambda: read_category('bad', samples, 32)
+
 IMAGES = [
-    ('no such image', lambda w: lambda: read_image(w.here/'a.png'), FileNotFoundError, '{here}/a.png', 'check the path'),
-    ('a folder for an image', lambda w: lambda: read_image(w.here), FileNotFoundError, '{here}', 'check the path'),
-    ('an image without a name', lambda w: lambda: read_image(''), FileNotFoundError, 'There is no file', 'check the path'),
-    ('text', lambda w: (text(w.here/'a.png'), lambda: read_image(w.here/'a.png'))[1], 'a.png cannot be read as an image'),
-    ('half a JPEG', lambda w: (png(p := w.here/'a.jpg', (400, 400)), p.write_bytes(p.read_bytes()[:700]), lambda: read_image(p))[2], 'a.jpg cannot be read as an image', 'replace'),
-    ('a PDF', lambda w: (text(w.here/'a.png', '%PDF-1.4'), lambda: read_image(w.here/'a.png'))[1], 'a.png cannot be read as an image'),
-    ('seven pixels', lambda w: (png(w.here/'a.png', (100, 7)), lambda: read_image(w.here/'a.png'))[1], '100 x 7 pixels', 'at least 8'),
-    ('floating-point pixels', lambda w: (png(w.here/'a.tif', mode='F'), lambda: read_image(w.here/'a.tif'))[1], 'a.tif', 'floating-point', 'save it as'),
-    ('a bomb', lambda w: (bomb(w.here/'a.png'), lambda: read_image(w.here/'a.png'))[1], 'a.png has more than', 'make it smaller'),
-    ('a bomb as a mask', lambda w: (bomb(w.here/'a.png'), lambda: read_mask(w.here/'a.png'))[1], 'a.png has more than'),
-    ('no such mask', lambda w: lambda: read_mask(w.here/'a.png'), FileNotFoundError, 'a.png', 'check the path'),
-    ('a mask of another size', lambda w: (png(w.here/'m.png'), png(w.here/'a.png', (40, 41)), lambda: read_mask(w.here/'m.png', like=w.here/'a.png'))[2], 'm.png is 40 x 40', '40 x 41'),
-    ('a mask of no image', lambda w: (png(w.here/'m.png'), lambda: read_mask(w.here/'m.png', like=w.here/'a.png'))[1], FileNotFoundError, 'a.png', 'check the path'),
-    ('a broken image among sound ones', lambda w: (png(w.here/'a.png'), text(w.here/'b.png'), lambda: list(read_ahead([w.here/'a.png', w.here/'b.png'] * 20, 32)))[2], 'b.png cannot be read'),
-    ('images that went away', lambda w: (s := find_mvtec(w.copy()), shutil.rmtree(w.here/'bad'/'test'), lambda: read_category('bad', s, 32))[2], FileNotFoundError, 'There is no file', '/test/'),
+    ('no such image', lambda w: lambda: check_file(w.here/'a.png'), FileNotFoundError, '{here}/a.png', 'check the path'),
+    ('a folder for an image', lambda w: lambda: check_file(w.here), FileNotFoundError, '{here}', 'check the path'),
+    ('an image without a name', lambda w: lambda: check_file(''), FileNotFoundError, 'There is no file', 'check the path'),
+    ('text', image(text), 'a.png cannot be read as an image'),
+    ('text that is read all the same', image(text, check=read_image), 'a.png cannot be read as an image', 'replace or remove'),
+    ('no image that is read all the same', lambda w: lambda: read_image(w.here/'a.png'), 'a.png cannot be read as an image'),
+    ('half a JPEG', image(half_a_jpeg, 'a.jpg', read_image), 'a.jpg cannot be read as an image', 'replace'),
+    ('a PDF', image(lambda p: text(p, '%PDF-1.4')), 'a.png cannot be read as an image'),
+    ('a photo of an iPhone', image(text, 'a.HEIC'), 'a.HEIC is in a format that cannot be read', 'JPEG or PNG'),
+    ('seven pixels', image(lambda p: png(p, (100, 7))), '100 x 7 pixels', 'at least 8'),
+    ('floating-point pixels', image(lambda p: png(p, mode='F'), 'a.tif'), 'a.tif', 'floating-point', 'save it as'),
+    ('a bomb', image(bomb), 'a.png has more than', 'make it smaller'),
+    ('a bomb as a mask', pair(bomb, png), 'm.png has more than'),
+    ('no such mask', pair(None, png), FileNotFoundError, 'm.png', 'check the path'),
+    ('a mask of another size', pair(png, oblong), 'm.png is 40 x 40', '40 x 41'),
+    ('a mask of no image', pair(png, None), FileNotFoundError, 'a.png', 'check the path'),
+    ('a broken image among sound ones', among_sound_ones, 'b.png cannot be read'),
+    ('images that went away', went_away, 'cannot be read as an image', 'FileNotFoundError', '/test/'),
 ]
 
 @table(IMAGES)
@@ -249,25 +296,25 @@ def model(change=None, name='m.pt', **other):
         state = w.state | other
         if change: state = change({**state, 'student': dict(state['student']), 'settings': dict(state['settings'])})
         torch.save(state, w.here/name)
-        return lambda: Detector.load(w.here/name, 'cpu')
+        return lambda: check_model(w.here/name)
     return given
 
 def dropped(key): return lambda s: {k: v for k, v in s.items() if k != key}
 def student(change): return lambda s: {**s, 'student': {k: change(v) for k, v in s['student'].items()}}
 
 MODELS = [
-    ('missing', lambda w: lambda: Detector.load(w.here/'m.pt'), FileNotFoundError, '{here}/m.pt', 'check the path'),
-    ('a folder', lambda w: lambda: Detector.load(w.here), FileNotFoundError, '{here}', 'check the path'),
-    ('empty', lambda w: (text(w.here/'m.pt', ''), lambda: Detector.load(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
-    ('text', lambda w: (text(w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
-    ('half a model', lambda w: ((w.here/'m.pt').write_bytes(w.model.read_bytes()[:10**6]), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
-    ('other weights', lambda w: (torch.save({'conv1.weight': torch.zeros(2)}, w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
-    ('a tensor', lambda w: (torch.save(torch.zeros(2), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
-    ('a whole network', lambda w: (torch.save(torch.nn.Linear(2, 2), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is not a model file'),
-    ('a checkpoint', lambda w: lambda: Detector.load(w.checkpoint), 'checkpoint.pt is not a model file', 'stpm_train'),
+    ('missing', lambda w: lambda: check_model(w.here/'m.pt'), FileNotFoundError, '{here}/m.pt', 'check the path'),
+    ('a folder', lambda w: lambda: check_model(w.here), FileNotFoundError, '{here}', 'check the path'),
+    ('empty', lambda w: (text(w.here/'m.pt', ''), lambda: check_model(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
+    ('text', lambda w: (text(w.here/'m.pt'), lambda: check_model(w.here/'m.pt'))[1], '{here}/m.pt is not a model file', 'stpm_train'),
+    ('half a model', lambda w: ((w.here/'m.pt').write_bytes(w.model.read_bytes()[:10**6]), lambda: check_model(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('other weights', lambda w: (torch.save({'conv1.weight': torch.zeros(2)}, w.here/'m.pt'), lambda: check_model(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a tensor', lambda w: (torch.save(torch.zeros(2), w.here/'m.pt'), lambda: check_model(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a whole network', lambda w: (torch.save(torch.nn.Linear(2, 2), w.here/'m.pt'), lambda: check_model(w.here/'m.pt'))[1], 'm.pt is not a model file'),
+    ('a checkpoint', lambda w: lambda: check_model(w.checkpoint), 'checkpoint.pt is not a model file', 'stpm_train'),
     ('from the future', model(version=99), 'version 99', f'version {VERSION}'),
     ('of another program', model(format='PaDiM'), "'PaDiM'", FORMAT),
-    ('hollow', lambda w: (torch.save(dict(format=FORMAT, version=VERSION), w.here/'m.pt'), lambda: Detector.load(w.here/'m.pt'))[1], 'm.pt is damaged', 'train the model again'),
+    ('hollow', lambda w: (torch.save(dict(format=FORMAT, version=VERSION), w.here/'m.pt'), lambda: check_model(w.here/'m.pt'))[1], 'm.pt is damaged', 'train the model again'),
     ('no student', model(dropped('student')), 'm.pt is damaged', 'train the model again'),
     ('no threshold', model(dropped('threshold')), 'm.pt is damaged'),
     ('a threshold of nan', model(threshold=float('nan')), 'm.pt is damaged'),
@@ -275,25 +322,30 @@ MODELS = [
     ('a student of nan', model(student(lambda v: v * float('nan') if v.is_floating_point() else v)), 'm.pt is damaged'),
     ('a size of a million', model(lambda s: {**s, 'settings': {**s['settings'], 'size': 10**6}}), 'm.pt is damaged'),
     ('an unknown backbone', model(lambda s: {**s, 'settings': {**s['settings'], 'backbone': 'resnet17'}}), 'm.pt is damaged'),
-    ('a device that is not there', lambda w: lambda: Detector.load(w.model, 'banana'), "'banana'", 'leave it out'),
+    ('a device that is not there', lambda w: lambda: check_device('banana'), "'banana'", 'leave it out'),
 ]
 
 @table(MODELS)
 def test_bad_model_file(w, given, words): refused(w, given, words)
 
-def resumed(w, seed=0): return lambda: train_student(w.detector.teacher, w.category.train, epochs=1, seed=seed, checkpoint=w.here/'c.pt', progress=False)
-def spoiled(w, change):
-    torch.save(change(torch.load(w.checkpoint, weights_only=True)), w.here/'c.pt')
-    return resumed(w, 7)
+def resumed(change, seed=7):
+    "A case: a checkpoint of seed 7, changed, that a run with a seed wants to continue."
+    def given(w):
+        change(w, w.here/'c.pt')
+        return lambda: check_checkpoint(w.here/'c.pt', dict(seed=seed, backbone='resnet18'))
+    return given
+
+def spoiled(change): return resumed(lambda w, p: torch.save(change(torch.load(w.checkpoint, weights_only=True)), p))
 
 CHECKPOINTS = [
-    ('of another run', lambda w: (shutil.copy(w.checkpoint, w.here/'c.pt'), resumed(w))[1], 'c.pt is a checkpoint of another run', 'seed 7 there, 0 here', 'delete it'),
-    ('text', lambda w: (text(w.here/'c.pt'), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
-    ('a folder', lambda w: ((w.here/'c.pt').mkdir(), resumed(w))[1], 'c.pt is not a checkpoint', 'delete it'),
-    ('a model file', lambda w: (shutil.copy(w.model, w.here/'c.pt'), resumed(w))[1], 'c.pt is ', 'delete it'),
-    ('missing', lambda w: lambda: load_checkpoint(w.here/'c.pt', {}, 'cpu'), 'c.pt is not a checkpoint'),
-    ('no optimiser', lambda w: spoiled(w, dropped('optimiser')), 'c.pt is damaged or incomplete', 'delete it'),
-    ('a student of other shapes', lambda w: spoiled(w, student(lambda v: v[:1] if v.ndim else v)), 'c.pt is damaged or incomplete'),
+    ('of another run', resumed(lambda w, p: shutil.copy(w.checkpoint, p), 0), 'c.pt is a checkpoint of another run', 'seed 7 there, 0 here',
+     'delete it'),
+    ('text', resumed(lambda w, p: text(p)), 'c.pt is not a checkpoint', 'delete it'),
+    ('a folder', resumed(lambda w, p: p.mkdir()), 'c.pt is not a checkpoint', 'delete it'),
+    ('a model file', resumed(lambda w, p: shutil.copy(w.model, p)), 'c.pt is ', 'delete it'),
+    ('missing', resumed(lambda w, p: None), 'c.pt is not a checkpoint'),
+    ('no optimiser', spoiled(dropped('optimiser')), 'c.pt is damaged or incomplete', 'delete it'),
+    ('a student of other shapes', spoiled(student(lambda v: v[:1] if v.ndim else v)), 'c.pt is damaged or incomplete'),
     ('a folder that is not there', lambda w: lambda: save_atomic({}, w.here/'no'/'c.pt'), FileNotFoundError, '{here}/no', 'make it first'),
 ]
 
@@ -304,7 +356,7 @@ def test_bad_checkpoint(w, given, words): refused(w, given, words)
 
 blank = lambda n=2, side=32, kind=torch.uint8: torch.zeros(n, 3, side, side, dtype=kind)
 fresh = lambda: Detector(None, 'cpu')
-missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.features._reachable', lambda url: False))
+missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.tool.gate._reachable', lambda url: False))
 no_onnx = lambda w: [w.patch.setitem(sys.modules, name, None) for name in ('onnx', 'onnxscript')]
 
 def half_fitted(w):
@@ -318,34 +370,33 @@ DETECTOR = [
     ('save before fit', lambda w: lambda: fresh().save(w.here/'m.pt'), 'has not learned anything yet', 'before save'),
     ('export before fit', lambda w: lambda: fresh().export(w.here/'m.pt2'), 'has not learned anything yet'),
     ('compile before fit', lambda w: lambda: fresh().compile(), 'has not learned anything yet'),
-    ('predict an empty list', lambda w: lambda: w.detector.predict([]), 'no images'),
-    ('predict an empty batch', lambda w: lambda: w.detector.predict(blank(0)), 'no images'),
-    ('predict in batches of minus one', lambda w: lambda: w.detector.predict(blank(), -1), 'batch is -1', 'at least 1'),
-    ('predict in batches of a half', lambda w: lambda: w.detector.predict(blank(), .5), 'batch is 0.5', 'whole number'),
-    ('predict images of another side', lambda w: lambda: w.detector.predict(blank(2, 64)), '[2, 3, 64, 64]', '[M, 3, 32, 32]'),
-    ('predict one image without its batch', lambda w: lambda: w.detector.predict(blank()[0]), '[3, 32, 32]', '[M, 3, 32, 32]'),
-    ('predict with channels last', lambda w: lambda: w.detector.predict(blank().permute(0, 2, 3, 1)), '[2, 32, 32, 3]', '[M, 3, 32, 32]'),
-    ('predict floats', lambda w: lambda: w.detector.predict(blank(kind=torch.float32)), 'torch.float32', 'expected uint8'),
-    ('predict an array', lambda w: lambda: w.detector.predict(blank().numpy()), 'ndarray', 'expected uint8', 'paths'),
-    ('predict one path', lambda w: lambda: w.detector.predict(w.here/'a.png'), 'Path', 'paths'),
-    ('predict one string', lambda w: lambda: w.detector.predict('a.png'), 'str', 'paths'),
-    ('predict a list of tensors', lambda w: lambda: w.detector.predict(list(blank())), 'list', 'paths'),
-    ('predict files that are not there', lambda w: lambda: w.detector.predict([w.here/'a.png']), FileNotFoundError, 'a.png', 'check the path'),
+    ('predict an empty batch', lambda w: lambda: check_images(blank(0), 32), 'no images'),
+    ('predict in batches of minus one', lambda w: lambda: check_whole('batch', -1), 'batch is -1', 'at least 1'),
+    ('predict in batches of a half', lambda w: lambda: check_whole('batch', .5), 'batch is 0.5', 'whole number'),
+    ('predict images of another side', lambda w: lambda: check_images(blank(2, 64), 32), '[2, 3, 64, 64]', '[M, 3, 32, 32]'),
+    ('predict one image without its batch', lambda w: lambda: check_images(blank()[0], 32), '[3, 32, 32]', '[M, 3, 32, 32]'),
+    ('predict with channels last', lambda w: lambda: check_images(blank().permute(0, 2, 3, 1), 32), '[2, 32, 32, 3]', '[M, 3, 32, 32]'),
+    ('predict floats', lambda w: lambda: check_images(blank(kind=torch.float32), 32), 'torch.float32', 'expected uint8'),
+    ('predict an array', lambda w: lambda: check_images(blank().numpy(), 32), 'ndarray', 'expected uint8', 'paths'),
+    ('predict one path', lambda w: lambda: check_images(w.here/'a.png', 32), 'Path', 'paths'),
+    ('predict one string', lambda w: lambda: check_images('a.png', 32), 'str', 'paths'),
+    ('predict a list of tensors', lambda w: lambda: check_images(list(blank()), 32), 'list', 'paths'),
+    ('predict files that are not there', lambda w: lambda: w.detector.predict([w.here/'a.png']), 'a.png cannot be read', 'FileNotFoundError'),
     ('predict a text file', lambda w: (text(w.here/'a.png'), lambda: w.detector.predict([w.here/'a.png'] * 9))[1], 'a.png cannot be read'),
-    ('fit a folder', lambda w: lambda: fresh().fit(w.fabric), 'Path', 'load_category'),
-    ('fit images without a category', lambda w: lambda: fresh().fit(w.category.train), 'Tensor', 'load_category'),
+    ('fit a folder', lambda w: lambda: check_category(w.fabric), 'Path', 'load_category'),
+    ('fit images without a category', lambda w: lambda: check_category(w.category.train), 'Tensor', 'load_category'),
     ('fit one image', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[:1])), '1 training image(s)', 'at least 2'),
-    ('fit floats', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.float())), 'torch.float32', 'expected uint8'),
-    ('fit channels last', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train.permute(0, 2, 3, 1))), '[6, 32, 32, 3]', '[N, 3, S, S]'),
-    ('fit on oblong images', lambda w: lambda: fresh().fit(w.category._replace(train=w.category.train[..., :24]), epochs=1), '[6, 3, 32, 24]', '[N, 3, S, S]'),
+    ('fit floats', lambda w: lambda: check_category(w.category._replace(train=w.category.train.float())), 'torch.float32', 'expected uint8'),
+    ('fit channels last', lambda w: lambda: check_category(w.category._replace(train=w.category.train.permute(0, 2, 3, 1))), '[6, 32, 32, 3]', '[N, 3, S, S]'),
+    ('fit on oblong images', lambda w: lambda: check_category(w.category._replace(train=w.category.train[..., :24])), '[6, 3, 32, 24]', '[N, 3, S, S]'),
     ('save after a fit that failed', half_fitted, 'has not learned anything yet'),
-    ('fit for no epoch', lambda w: lambda: fresh().fit(w.category, epochs=0), 'epochs is 0', 'at least 1'),
-    ('train for minus one epoch', lambda w: lambda: train_student(w.detector.teacher, w.category.train, epochs=-1), 'epochs is -1', 'at least 1'),
-    ('fit for one epoch and a half', lambda w: lambda: fresh().fit(w.category, epochs=1.5), 'epochs is 1.5', 'whole number'),
-    ('fit for epochs in words', lambda w: lambda: fresh().fit(w.category, epochs='3'), "epochs is '3'", 'whole number'),
-    ('train in half batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=.5), 'batch is 0.5', 'whole number'),
-    ('train in no batches', lambda w: lambda: train_student(w.detector.teacher, w.category.train, batch=None), 'batch is None', 'whole number'),
-    ('train on no image', lambda w: lambda: train_student(w.detector.teacher, w.category.train[:0]), '0 training image(s)', 'at least 2'),
+    ('fit for no epoch', lambda w: lambda: check_whole('epochs', 0), 'epochs is 0', 'at least 1'),
+    ('train for minus one epoch', lambda w: lambda: check_whole('epochs', -1), 'epochs is -1', 'at least 1'),
+    ('fit for one epoch and a half', lambda w: lambda: check_whole('epochs', 1.5), 'epochs is 1.5', 'whole number'),
+    ('fit for epochs in words', lambda w: lambda: check_whole('epochs', '3'), "epochs is '3'", 'whole number'),
+    ('train in half batches', lambda w: lambda: check_whole('batch', .75), 'batch is 0.75', 'whole number'),
+    ('train in no batches', lambda w: lambda: check_whole('batch', None), 'batch is None', 'whole number'),
+    ('train on no image', lambda w: lambda: split_train_val(0), '0 training image(s)', 'at least 2'),
     ('split one image', lambda w: lambda: split_train_val(1), '1 training image(s)', 'at least 2'),
     ('export to HDF5', lambda w: lambda: w.detector.export(w.here/'m.h5'), "'.h5'", '.pt2 or .onnx'),
     ('export without an ending', lambda w: lambda: w.detector.export(w.here/'m'), '.pt2 or .onnx'),
@@ -353,31 +404,30 @@ DETECTOR = [
     ('save into no folder', lambda w: lambda: w.detector.save(w.here/'no'/'m.pt'), FileNotFoundError, '{here}/no', 'make it first'),
     ('export to ONNX without ONNX', lambda w: (no_onnx(w), lambda: w.detector.export(w.here/'m.onnx'))[1], ImportError, 'pip install onnx onnxscript'),
     ('other weights', lambda w: lambda: Detector('coco'), "'coco'", "'imagenet' or None"),
-    ('an unknown backbone', lambda w: lambda: Detector(None, 'cpu', 'resnet17'), "'resnet17'", 'resnet18'),
-    ('an unknown stage', lambda w: lambda: make_teacher(None, backbone='resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
-    ('a stage that gives no map', lambda w: lambda: make_teacher(None, backbone='resnet18:layer1,fc'), 'resnet18:layer1,fc', 'maps [B, C, H, W]'),
-    ('a stage whose channels come last', lambda w: lambda: make_teacher(None, backbone='swin_t:features.1,features.3'), 'swin_t:features.1', 'maps [B, C, H, W]'),
-    ('a stage of tokens', lambda w: lambda: make_teacher(None, backbone='vit_b_16:encoder'), 'vit_b_16:encoder', 'B, C, H, W'),
-    ('no backbone', lambda w: lambda: Detector(None, 'cpu', None), "'None'", 'resnet18'),
-    ('an unknown stage of weights not here', lambda w: (missing_weights(w), lambda: make_teacher('imagenet', backbone='resnet18:layer9'))[1], 'layer9', 'layer1, layer2, layer3'),
-    ('a backbone without such stages', lambda w: lambda: make_student(backbone='squeezenet1_1'), 'layer1', 'after a colon'),
-    ('weights of no backbone', lambda w: lambda: weights_file('resnet17'), "'resnet17'", 'resnet18'),
-    ('a backbone without ImageNet weights', lambda w: lambda: weights_file('fcn_resnet50'), "'fcn_resnet50'", 'ImageNet'),
-    ('no weights', lambda w: (missing_weights(w), lambda: make_teacher())[1], FileNotFoundError, 'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
+    ('an unknown backbone', lambda w: lambda: check_backbone('resnet17'), "'resnet17'", 'resnet18'),
+    ('an unknown stage', lambda w: lambda: check_backbone('resnet18:layer9'), 'layer9', 'layer1, layer2, layer3'),
+    ('a stage that gives no map', lambda w: lambda: check_backbone('resnet18:layer1,fc'), 'resnet18:layer1,fc', 'maps [B, C, H, W]'),
+    ('a stage whose channels come last', lambda w: lambda: check_backbone('swin_t:features.1,features.3'), 'swin_t:features.1', 'maps [B, C, H, W]'),
+    ('a stage of tokens', lambda w: lambda: check_backbone('vit_b_16:encoder'), 'vit_b_16:encoder', 'B, C, H, W'),
+    ('no backbone', lambda w: lambda: check_backbone(None), "'None'", 'resnet18'),
+    ('a backbone without such stages', lambda w: lambda: check_backbone('squeezenet1_1'), 'layer1', 'after a colon'),
+    ('weights of no backbone', lambda w: lambda: check_weights('resnet17'), "'resnet17'", 'resnet18'),
+    ('a backbone without ImageNet weights', lambda w: lambda: check_weights('fcn_resnet50'), "'fcn_resnet50'", 'ImageNet'),
+    ('no weights', lambda w: (missing_weights(w), lambda: check_weights())[1], FileNotFoundError, 'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
     ('broken weights', lambda w: (missing_weights(w), text(w.here/'hub'/'checkpoints'/'resnet18-f37072fd.pth'), lambda: make_teacher())[2], FileNotFoundError, 'cannot be read', 'Delete it'),
     ('features that differ', lambda w: lambda: cosine_distance(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 2, 2)), '(1, 8, 4, 4)', 'equal shapes'),
-    *[(f'device {d}', lambda w, d=d: lambda: pick_device(d), f"'{d}'", 'leave it out') for d in ('banana', '', 'cuda:99', 'gpu', 'mps:7', 'CPU', 'cpu,cuda', 'xla', 'meta')],
-    ('a device of an unknown kind', lambda w: lambda: Detector(None, 'tpu'), "'tpu'", 'leave it out'),
+    *[(f'device {d}', lambda w, d=d: lambda: check_device(d), f"'{d}'", 'leave it out') for d in ('banana', '', 'cuda:99', 'gpu', 'mps:7', 'CPU', 'cpu,cuda', 'xla', 'meta')],
+    ('a device of an unknown kind', lambda w: lambda: check_device('tpu'), "'tpu'", 'leave it out'),
 ]
 
 @table(DETECTOR)
 def test_bad_use_of_the_detector(w, given, words): refused(w, given, words)
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-@table([('pick_device', lambda w: lambda: pick_device('cuda'), "'cuda'", 'leave it out'),
-        ('Detector', lambda w: lambda: Detector(None, 'cuda'), "'cuda'", 'leave it out'),
-        ('Detector.load', lambda w: lambda: Detector.load(w.model, 'cuda'), "'cuda'", 'leave it out'),
-        ('stpm_train', lambda w: lambda: stpm_train(str(w.fabric), size=32, untrained=True, device='cuda'), SystemExit, "'cuda'", 'leave it out')])
+@table([('check_device', lambda w: lambda: check_device('cuda'), "'cuda'", 'leave it out'),
+        ('stpm_predict', lambda w: lambda: stpm_predict(str(w.model), str(w.fabric), device='cuda'), SystemExit, "'cuda'", 'leave it out'),
+        ('stpm_train', lambda w: lambda: stpm_train(str(w.fabric), size=32, untrained=True, device='cuda'), SystemExit, "'cuda'",
+         'leave it out')])
 def test_no_gpu(w, given, words): refused(w, given, words)
 
 # --- arrays in the metrics
@@ -387,33 +437,33 @@ M, T = np.arange(64.).reshape(4, 4, 4), np.arange(64).reshape(4, 4, 4) % 5 == 0
 bad = lambda x, value: np.where(np.arange(x.size).reshape(x.shape) == 1, value, x)
 measure = lambda f, *args, **kw: lambda w: lambda: f(*args, **kw)
 
+def result(scores=S, maps=M, labels=L, masks=T, beside=None):
+    "A case: the results on a test set, with something wrong in them."
+    return measure(check_result, scores, maps, labels, masks, beside)
+
 METRICS = [
-    ('nan in the scores', measure(image_auroc, bad(S, np.nan), L), 'NaN or infinite'),
-    ('infinity in the scores', measure(average_precision, bad(S, np.inf), L), 'NaN or infinite'),
-    ('nan in the maps', measure(pro, bad(M, np.nan), T), 'NaN or infinite', 'finite numbers'),
-    ('nan in the maps, all metrics', measure(evaluate, S, bad(M, np.nan), L, T), 'NaN or infinite'),
-    ('no anomalous image', measure(image_auroc, S, 0*L), 'no positive'),
-    ('no good image', measure(best_f1, S, 0*L + 1), 'no negative'),
-    ('a bootstrap of one class', measure(bootstrap, S, M, 0*L, T), 'no positive'),
-    ('a bootstrap of one label', measure(bootstrap, S[:1], M[:1], L[:1], T[:1]), 'no positive'),
-    ('no defective pixel', measure(pixel_auroc, M, T & False), 'no positive'),
-    ('no good pixel', measure(pro_curve, M, T | True), 'no negative'),
-    ('strata of one class', measure(stratified, S, M, 0*L, T, list('abcd')), 'no positive'),
-    ('patients that are all ill', measure(per_patient, S, M, 0*L + 1, T, list('aabb')), 'no negative'),
-    ('more scores than labels', measure(image_auroc, S, L[:3]), '[4]', '[3]', 'equal shapes'),
-    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', '[M, H, W]'),
-    ('masks of another side', measure(evaluate, S, M, L, T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
-    ('maps for scores', measure(image_auroc, M, T), '[4, 4, 4]', '[M]'),
-    ('scores for maps', measure(pro, S, L), '[4]', '[M, H, W]'),
-    ('nothing', measure(image_auroc, [], []), '[0]', 'not empty'),
-    ('a number', measure(image_auroc, .5, 1), '[M]'),
-    ('masks from 0 to 255', measure(pixel_auroc, M, T * 255), 'other than 0 and 1', 'masks > 0'),
-    ('words for labels', measure(image_auroc, S, ['good', 'good', 'bad', 'bad']), 'expected real numbers'),
-    ('lists of unequal length', measure(image_auroc, [[1], [2, 3]], [0, 1]), 'expected NumPy arrays'),
-    ('None for scores', measure(image_auroc, None, L), 'expected real numbers'),
-    ('maps of fewer images', measure(evaluate, S, M[1:], L, T[1:]), '4 images', '3 in another'),
-    ('types of fewer images', measure(stratified, S, M, L, T, list('abc')), '3 images', '4 in another'),
-    ('patients of fewer images', measure(per_patient, S, M, L, T, ['a']), '1 images', '4 in another'),
+    ('nan in the scores', result(bad(S, np.nan)), 'NaN or infinite'),
+    ('infinity in the scores', result(bad(S, np.inf)), 'NaN or infinite'),
+    ('nan in the maps', result(maps=bad(M, np.nan)), 'NaN or infinite', 'finite numbers'),
+    ('no anomalous image', result(labels=0*L), 'no positive'),
+    ('no good image', result(labels=0*L + 1), 'no negative'),
+    ('one image', result(S[:1], M[:1], L[:1], T[:1]), 'no positive'),
+    ('no defective pixel', result(masks=T & False), 'no positive'),
+    ('no good pixel', result(masks=T | True), 'no negative'),
+    ('more scores than labels', result(labels=L[:3]), '[4]', '[3]', 'equal shapes'),
+    ('masks with a channel', result(masks=T[:, None]), '[4, 1, 4, 4]', '[M, H, W]'),
+    ('masks of another side', result(masks=T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
+    ('maps for scores', result(M, M, T, T), '[4, 4, 4]', '[M]'),
+    ('scores for maps', result(maps=S, masks=L), '[4]', '[M, H, W]'),
+    ('nothing', result([], M, []), '[0]', 'not empty'),
+    ('a number', result(.5, M, 1), '[M]'),
+    ('masks from 0 to 255', result(masks=T * 255), 'other than 0 and 1', 'masks > 0'),
+    ('words for labels', result(labels=['good', 'good', 'bad', 'bad']), 'expected real numbers'),
+    ('lists of unequal length', result([[1], [2, 3]]), 'expected NumPy arrays'),
+    ('a sparse tensor', result(torch.tensor(S).to_sparse()), 'dense tensors'),
+    ('None for scores', result(None), 'expected real numbers'),
+    ('maps of fewer images', result(maps=M[1:], masks=T[1:]), '4 in another', '3 images'),
+    ('types of fewer images', result(beside=list('abc')), '3 images', '4 in another'),
     ('a limit of 0', measure(pro, M, T, max_fpr=0), 'max_fpr is 0', 'above 0 and at most 1'),
     ('a limit in per cent', measure(pro, M, T, max_fpr=30), 'max_fpr is 30', 'at most 1'),
     ('a limit of nan', measure(pro, M, T, max_fpr=float('nan')), 'max_fpr is nan'),
@@ -423,6 +473,19 @@ METRICS = [
 
 @table(METRICS)
 def test_bad_arrays(w, given, words): refused(w, given, words)
+
+# --- options, and a PyTorch that is too old
+
+OPTIONS = [
+    ('no epochs', lambda w: lambda: check_options(epochs=0), '--epochs is 0', 'at least 1'),
+    ('no seeds', lambda w: lambda: check_options(seeds=-1), '--seeds is -1', 'at least 1'),
+    ('a size of 50', lambda w: lambda: check_options(size=50), '--size is 50', 'multiple of 16'),
+    ('an old PyTorch', lambda w: (w.patch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.9.1')), check_torch)[1],
+     'PyTorch 2.9.1', 'update it'),
+]
+
+@table(OPTIONS)
+def test_bad_option(w, given, words): refused(w, given, words)
 
 # --- what else a function is given
 

@@ -4,17 +4,30 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'find_mvtec2', 'find_mvtec3d', 'find_visa', 'find_bmad', 'slice_brats', 'find_photos', 'layout_of',
-           'find_categories', 'find_samples', 'load_category']
+           'find_categories', 'find_samples', 'load_category', 'read_ahead']
 
 # %% ../../nbs/tool/00c_readers.ipynb #e1275f0c
 import csv, os, re, shutil
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..data import Sample, _complete, _folders, _rows, find_mvtec, read_category, seeded
+from ..data import Sample, find_mvtec, image_files, read_category, read_image, seeded
+from .gate import check_category, check_samples
+
+def _folders(folder):
+    "The folders directly in `folder`, sorted by name."
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')) if folder.is_dir() else []
+
+def _rows(folder, split, defect_type='good', mask=None):
+    "The images of a folder as samples; `mask` says where the mask of an image is."
+    return [Sample(p, mask(p) if mask else None, split, defect_type, int(defect_type != 'good')) for p in image_files(folder)]
+
+def _complete(samples, folder): return samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #04a40140
 def find_mvtec2(folder: str|Path, # one category of MVTec AD 2
@@ -151,5 +164,21 @@ def load_category(folder: str|Path, # a category in any of the layouts
     size: int=256, # side of the square images, in pixels
     layout: str|None=None, # a key of `LAYOUTS`; found out if left out
 ): # a `Category`, named like its folder; see `read_category`
-    "Find and read a category. Raises as `find_samples` and `read_category`."
-    return read_category(Path(os.path.abspath(folder)).name, find_samples(folder, layout), size)
+    "Find, check and read a category. Raises as `find_samples`, `check_samples`, `read_category` and `check_category`."
+    samples = find_samples(folder, layout)
+    check_samples(samples, folder)
+    category = read_category(Path(os.path.abspath(folder)).name, samples, size)
+    check_category(category)
+    return category
+
+def read_ahead(paths: list, # of image files
+    size: int=256, # side of the square they are resized to, in pixels
+    batch: int=16, # images in one batch; the last may have fewer
+):
+    "Yield batches, uint8 [B, 3, size, size], while threads read the next two. Raises as `read_image`."
+    queue = deque()
+    with ThreadPoolExecutor() as pool:
+        for i in range(0, len(paths), batch):
+            queue.append(pool.map(lambda p: read_image(p, size), paths[i:i+batch]))
+            if len(queue) > 2: yield torch.stack(list(queue.popleft()))
+        while queue: yield torch.stack(list(queue.popleft()))

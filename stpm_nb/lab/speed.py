@@ -17,8 +17,8 @@ from fastcore.script import call_parse
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..data import normalise, read_ahead, read_image, seeded, split_train_val
-from ..tool.readers import load_category
+from ..data import normalise, read_image, seeded, split_train_val
+from ..tool.readers import load_category, read_ahead
 from ..tool.synthetic import make_synthetic
 from ..features import make_student, pyramid
 from ..loss import anomaly_map, pyramid_loss

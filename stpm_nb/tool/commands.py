@@ -11,11 +11,10 @@ from pathlib import Path
 
 from fastcore.script import call_parse
 
-from ..data import read_ahead
 from ..detector import Detector, show_predictions
 from .files import one_sentence, own_folder, replaced, write
 from .gate import check_checkpoint, check_device, check_file, check_model, check_options, check_torch
-from .readers import load_category, photos
+from .readers import load_category, photos, read_ahead
 from .report import checked_detector, detector_or_untrained, print_table, report, save_figure
 from .synthetic import make_synthetic
 

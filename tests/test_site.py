@@ -1,4 +1,6 @@
-"The site of the whole book, without a browser: every page, link, figure, equation and badge. `.ci/check_site` looks at it in a real one."
+"""The site of the whole book, without a browser: every page, link, figure, equation and badge.
+
+`.ci/check_site` looks at it in a real one."""
 import configparser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -42,7 +44,8 @@ def test_contents_lists_every_page_and_marks_this_one(site, name):
     assert [a['href'] for a in pages[name].select('[aria-current=page]')] == [f'{name}.html']
     assert {'#' + h['id'] for h in pages[name].main('h2')} <= set(links)
     for way, back in ('next', 'prev'), ('prev', 'next'):
-        for a in pages[name].select(f'[rel={way}]'): assert pages[a['href'][:-5]].select_one(f'[rel={back}]')['href'] == f'{name}.html'
+        for a in pages[name].select(f'[rel={way}]'):
+            assert pages[a['href'][:-5]].select_one(f'[rel={back}]')['href'] == f'{name}.html'
 
 @pytest.mark.parametrize('name', NAMES)
 def test_links_and_anchors_lead_somewhere(site, name):
@@ -73,7 +76,8 @@ def test_equations_are_mathml(site, name):
 @pytest.mark.parametrize('name', NAMES)
 def test_nothing_is_loaded_from_another_host(site, name):
     page = site[1][name]
-    loaded = [e.get(k) for e in page.select('[src], link[href], object, iframe') for k in ('src', 'href', 'data') if e.get(k)]
+    elements = page.select('[src], link[href], object, iframe')
+    loaded = [e.get(k) for e in elements for k in ('src', 'href', 'data') if e.get(k)]
     assert loaded and not [u for u in loaded if urlsplit(u).scheme not in ('', 'data') or u.startswith('//')]
     assert not page.select('script[src]') and 'widget' not in ' '.join(s.text for s in page('script'))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stpm_nb.lab.brats import slice_brats
 from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
 from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, split_train_val
@@ -23,7 +24,7 @@ from stpm_nb.loss import cosine_distance
 from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint, check_device, check_file, check_images, check_mask,
                                check_model, check_options, check_result, check_samples, check_torch, check_weights, check_whole)
 from stpm_nb.metrics import bootstrap, pro
-from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead, slice_brats
+from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead
 from stpm_nb.lab.speed import bench_speed, stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import save_atomic, train_student

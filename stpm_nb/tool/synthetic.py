@@ -6,80 +6,115 @@
 __all__ = ['DEFECT_TYPES', 'weave', 'make_synthetic']
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #0027a138
-import math, os, shutil
+from math import cos, pi, radians, sin
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from ..data import seeded
+from .files import replaced
 
-# %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
-def _draw(lo, hi): return lo + (hi - lo) * torch.rand(()).item()
-
-def _paint_defect(grey, x, y, u, v, kind):
-    "Paint one defect into the grey values, float32 [S, S]; returns (grey, mask), mask bool [S, S]."
-    cx, cy, a = _draw(60, 196), _draw(60, 196), _draw(0, 2*math.pi)
-    along, across = (x-cx)*math.cos(a) + (y-cy)*math.sin(a), (y-cy)*math.cos(a) - (x-cx)*math.sin(a)
-    if kind == 'pin_hole':
-        mask = along**2 + across**2 < _draw(2.5, 4)**2
-        return torch.where(mask, 0.15, grey), mask
-    if kind == 'scratch':
-        bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
-        mask = ((across - bend*along**2).abs() < 1.3) & (along.abs() < half)
-        return torch.where(mask, 0.8, grey), mask
-    if kind == 'missing_thread':
-        thread = u.floor() == u[int(cy * len(u) / 256), int(cx * len(u) / 256)].floor()
-        mask = thread & ((y - cy).abs() < _draw(40, 90))
-        return torch.where(mask, 0.3 + 0.22*(math.pi*(v % 1)).sin().clamp(min=0).sqrt(), grey), mask
-    radius, lobes, phase = _draw(18, 32), int(_draw(3, 6)), _draw(0, 6)
-    mask = (along**2 + across**2).sqrt() < radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
-    return torch.where(mask, grey * 0.75, grey), mask  # stain
-
-# %% ../../nbs/tool/00a_synthetic.ipynb #007867ba
 DEFECT_TYPES = ('missing_thread', 'pin_hole', 'scratch', 'stain')
 
+# %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a02
+def _draw(lo, hi):
+    "A random number between `lo` and `hi`."
+    return lo + (hi - lo) * torch.rand(()).item()
+
+def _turn(x, y, angle):
+    "The coordinates of a grid that is turned by `angle`, in radians."
+    return x*cos(angle) + y*sin(angle), y*cos(angle) - x*sin(angle)
+
+def _wobble(t):
+    "A slow wave, 1.5 pixels high. Each call draws its own wavelength and start."
+    return 1.5 * torch.sin(2*pi*t / _draw(150, 300) + _draw(0, 6))
+
+def _half_sine(t):
+    "The height across threads: half a sine for each."
+    return torch.sin(pi * (t % 1))
+
+def _grey(height, contrast):
+    "Grey values of heights: broad threads, narrow gaps."
+    return 0.3 + contrast * height.clamp(min=0).sqrt()
+
+# %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
+def _defect(kind, grey, x, y, u, v):
+    "A defect in fabric of grey values float32 [S, S]: its mask, bool [S, S], and the grey values in it."
+    cx, cy = _draw(60, 196), _draw(60, 196)
+    along, across = _turn(x - cx, y - cy, _draw(0, 2*pi))
+    if kind == 'pin_hole':
+        return along**2 + across**2 < _draw(2.5, 4)**2, 0.15
+    if kind == 'scratch':
+        bend = _draw(-2e-3, 2e-3)
+        half = _draw(25, 50)
+        return ((across - bend*along**2).abs() < 1.3) & (along.abs() < half), 0.8
+    if kind == 'missing_thread':
+        at_centre = u[int(cy * len(u) / 256), int(cx * len(u) / 256)]
+        same_thread = u.floor() == at_centre.floor()
+        return same_thread & ((y - cy).abs() < _draw(40, 90)), _grey(_half_sine(v), 0.22)
+    if kind == 'stain':
+        radius = _draw(18, 32)
+        lobes, phase = int(_draw(3, 6)), _draw(0, 6)
+        edge = radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
+        return (along**2 + across**2).sqrt() < edge, grey * 0.75
+    raise ValueError(f"Unknown defect '{kind}'; expected one of {', '.join(DEFECT_TYPES)}.")
+
+# %% ../../nbs/tool/00a_synthetic.ipynb #007867ba
 def weave(seed: int, # the same seed and defect give the same image
     defect: str=None, # one of `DEFECT_TYPES`, or None for a good image
     size: int=256, # side of the image, in pixels
 ) -> tuple: # (image uint8 [3, size, size], mask bool [size, size])
-    "Weave one image of fabric; a defect changes the pixels of its mask and no others. Raises ValueError for another defect."
-    if defect not in (None, *DEFECT_TYPES): raise ValueError(f"Unknown defect '{defect}'; expected one of {', '.join(DEFECT_TYPES)}.")
+    "Weave one image of fabric; a defect changes the pixels of its mask only. Raises ValueError for an unknown defect."
     with seeded(seed):
-        y, x = torch.meshgrid(*2*[torch.arange(size) * 256 / size], indexing='ij')
-        theta, a, w = math.radians(_draw(-3, 3)), _draw(0, 2*math.pi), lambda z: 1.5*torch.sin(2*math.pi*z/_draw(150, 300) + _draw(0, 6))
-        u = (x*math.cos(theta) - y*math.sin(theta) + w(y)) / 12 + _draw(0, 2)
-        v = (x*math.sin(theta) + y*math.cos(theta) + w(x)) / 12 + _draw(0, 2)
-        height = torch.where((u.floor() + v.floor()) % 2 == 0, (math.pi*(u % 1)).sin(), 0.8*(math.pi*(v % 1)).sin())
-        grey, mask = 0.3 + 0.4*height.clamp(min=0).sqrt(), torch.zeros(size, size, dtype=torch.bool)
-        light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * ((x-128)*math.cos(a) + (y-128)*math.sin(a)) / 128)
+        side = torch.arange(size) * 256 / size
+        y, x = torch.meshgrid(side, side, indexing='ij')
+        theta, slope = radians(_draw(-3, 3)), _draw(0, 2*pi)
+        u, v = _turn(x, y, -theta)
+        u = (u + _wobble(y)) / 12 + _draw(0, 2)
+        v = (v + _wobble(x)) / 12 + _draw(0, 2)
+        warp_on_top = (u.floor() + v.floor()) % 2 == 0
+        grey = _grey(torch.where(warp_on_top, _half_sine(u), 0.8*_half_sine(v)), 0.4)
+        light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
         noise = 0.02 * torch.randn(3, size, size)
-        if defect: grey, mask = _paint_defect(grey, x, y, u, v, defect)
-    image = (grey * light * torch.tensor([1.0, 0.96, 0.86]).view(3, 1, 1) + noise).clamp(0, 1)
-    return (image * 255).round().to(torch.uint8), mask
+        mask, value = _defect(defect, grey, x, y, u, v) if defect else (x < 0, grey)     # x < 0 is true nowhere
+    yarn = torch.tensor([1.0, 0.96, 0.86]).view(3, 1, 1)
+    image = torch.where(mask, value, grey) * light * yarn + noise
+    return (image.clamp(0, 1) * 255).round().byte(), mask
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #01127080
+def _save(pixels, path):
+    "Write pixels, uint8 [S, S] or [S, S, 3], as a PNG."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.numpy()).save(path, compress_level=1)
+
+def _weave_plan(plan, folder, size, seed):
+    "Weave and save the images of a plan: a row (split, defect or None, number of images) for each folder."
+    for row, (split, defect, n) in enumerate(plan):
+        for i in range(n):
+            image, mask = weave(seed*1_000_003 + row*10_007 + i, defect, size)
+            _save(image.permute(1, 2, 0), folder/split/(defect or 'good')/f'{i:03}.png')
+            if defect:
+                _save(mask.byte() * 255, folder/'ground_truth'/defect/f'{i:03}_mask.png')
+
+# %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a07
 def make_synthetic(root: str|Path, # the folder that gets the folder of the category
     n_train: int=80, # good training images
-    n_test: int=8, # test images of each kind: twice as many good ones, and so many of each defect type
+    n_test: int=8, # test images of each defect type; twice as many are good
     size: int=256, # side of the images, in pixels
     seed: int=0, # the same seed writes the same pixels
     name: str='fabric', # of the category and its folder
 ) -> Path: # the folder of the category
-    "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there already."
-    folder, tmp = Path(root)/name, Path(root)/f'.{name}.{os.getpid()}.tmp'
-    if folder.exists(): raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
-    plan = [('train', 'good', n_train), ('test', 'good', 2*n_test), *[('test', k, n_test) for k in DEFECT_TYPES]]
+    "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there, OSError if it cannot be."
+    folder = Path(root)/name
+    if folder.exists():
+        raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
+    plan = [('train', None, n_train), ('test', None, 2 * n_test)]
+    plan += [('test', kind, n_test) for kind in DEFECT_TYPES]
     try:
-        for row, (split, kind, n) in enumerate(plan):
-            for i in range(n):
-                image, mask = weave(seed*1_000_003 + row*10_007 + i, None if kind == 'good' else kind, size)
-                files = {tmp/split/kind/f'{i:03}.png': image.permute(1, 2, 0)}
-                if kind != 'good': files[tmp/'ground_truth'/kind/f'{i:03}_mask.png'] = mask.to(torch.uint8) * 255
-                for path, pixels in files.items():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels.numpy()).save(path, compress_level=1)
-        tmp.rename(folder)
-    except OSError as e: raise OSError(f'{folder} cannot be written ({e.strerror}); choose another folder.') from e
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(folder) as new:
+            _weave_plan(plan, new, size, seed)
+    except OSError as e:
+        raise OSError(f'{folder} cannot be written ({e.strerror}); choose another folder.') from e
     return folder

@@ -4,227 +4,166 @@
 
 # %% auto #0
 __all__ = ['CACHE_LIMIT', 'pick_device', 'fast_dtype', 'mixed_precision', 'teacher_pyramids', 'teacher_targets',
-           'validation_error', 'train_epoch', 'save_atomic', 'load_checkpoint', 'train_student']
+           'validation_error', 'train_epoch', 'new_run', 'save_state', 'read_state', 'resume', 'train_student']
 
 # %% ../nbs/03_train.ipynb #002968cb
-import io, math, pickletools, time, zipfile
-from contextlib import nullcontext
+import math, time, zipfile
 from pathlib import Path
 
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
-from .data import normalise, seeded, split_train_val
+from .data import normalise, seeded
 from .features import make_student, pyramid
 from .loss import pyramid_loss, unit
 
 # %% ../nbs/03_train.ipynb #005e5835
 def pick_device(device: str|None=None, # 'cuda', 'cuda:1', 'mps', 'cpu', or None to choose
-) -> torch.device: # a device that works on this machine
-    "The device to work on: the one named, else CUDA, else MPS, else the CPU. Raises ValueError if it is not there."
-    if device is None: device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try: torch.zeros(1, device=device).item()  # to the device and back
-    except (RuntimeError, AssertionError) as e:
-        raise ValueError(f"Device '{device}' is not available on this machine; leave it out to let it be chosen.") from e
-    return torch.device(device)
+) -> torch.device: # the device to work on
+    "The device named, else CUDA, else MPS, else the CPU."
+    return torch.device(device or torch.accelerator.current_accelerator(check_available=True) or 'cpu')
 
 # %% ../nbs/03_train.ipynb #0081102b
 def fast_dtype(device: torch.device, # where the network runs
 ) -> torch.dtype: # torch.bfloat16 or torch.float32
-    "bfloat16 where the hardware computes in it (NVIDIA GPUs from Ampere on; CPUs with AVX512-BF16 or AMX), else float32."
+    "bfloat16 where the hardware computes in it (recent NVIDIA GPUs, some CPUs), else float32."
     if device.type == 'cuda': fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:      # PyTorch has no public name for the question whether a CPU has bfloat16 instructions
-        asked = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-        fast = device.type == 'cpu' and any(getattr(torch.cpu, name, bool)() for name in asked)
+    else: fast = device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()    # there is no public name
     return torch.bfloat16 if fast else torch.float32
 
 def mixed_precision(device: torch.device, # where the network runs
 ): # a context manager
-    "Autocast to `fast_dtype`, or nothing where that is float32."
-    dtype = fast_dtype(device)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    "Inside its `with` block convolutions run in `fast_dtype`; where that is float32, nothing changes."
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16)
+
+def _features(net, images):
+    "uint8 [B, 3, S, S] -> three feature maps, in mixed precision."
+    with mixed_precision(images.device): return pyramid(net, normalise(images))
 
 # %% ../nbs/03_train.ipynb #01183326
-@torch.inference_mode()
-def teacher_pyramids(teacher: nn.Module, # the frozen teacher, on the device of the images
+def teacher_pyramids(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S]
-    batch: int=8, # images at a time; on a CPU, eight still fit its cache
 ) -> tuple: # three float16 maps of unit vectors: [N, 64, S/4, S/4], [N, 128, S/8, S/8], [N, 256, S/16, S/16]
-    "The teacher's unit feature vectors for all images, computed once."
-    done = []
-    for x in images.split(batch):
-        with mixed_precision(images.device): f = pyramid(teacher, normalise(x))
-        done.append([unit(level.float()).half() for level in f])
-    return tuple(torch.cat(level).contiguous(memory_format=torch.channels_last) for level in zip(*done))
+    "The teacher's unit feature vectors for all images, computed eight images at a time."
+    done = [[unit(f.float()).half() for f in _features(teacher, x)] for x in images.split(8)]
+    return tuple(torch.cat(f).contiguous(memory_format=torch.channels_last) for f in zip(*done))
 
 # %% ../nbs/03_train.ipynb #014c7ecc
-CACHE_LIMIT = 2**31   # bytes: 2,300 images of 256 x 256
+CACHE_LIMIT = 2**31   # bytes: the answers to 2,300 images of 256 x 256
 
-def teacher_targets(teacher: nn.Module, # the frozen teacher, on the device of the images
+def teacher_targets(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S]
-): # a function: indices int64 [B], on the device of the images -> their three `teacher_pyramids`
-    "The teacher's answers, kept if they take at most `CACHE_LIMIT` bytes, else computed (and said so) each time they are asked for."
-    need = sum(f.nbytes for f in teacher_pyramids(teacher, images[:1])) * len(images)
-    if need > CACHE_LIMIT:
-        print(f'The teacher is asked in each step: its answers to {len(images)} images would take {need/2**30:.1f} GiB, more than {CACHE_LIMIT/2**30:.1f}.')
-        return lambda i: teacher_pyramids(teacher, images[i])
-    cached = teacher_pyramids(teacher, images)
-    return lambda i: tuple(level[i] for level in cached)
+): # a function: numbers of images, int64 [B], on their device -> their three `teacher_pyramids`
+    "The teacher's answers: kept if they take at most `CACHE_LIMIT` bytes, else asked for each time."
+    need = len(images) * sum(f.nbytes for f in teacher_pyramids(teacher, images[:1]))
+    if need > CACHE_LIMIT: print(f'The teacher is asked in each step: its answers take {need/2**30:.1f} GiB.')
+    kept = teacher_pyramids(teacher, images) if need <= CACHE_LIMIT else None
+    return lambda i: tuple(f[i] for f in kept) if kept else teacher_pyramids(teacher, images[i])
 
 # %% ../nbs/03_train.ipynb #017638ca
 @torch.inference_mode()
-def validation_error(student: nn.Module, # on the device of the images; left in evaluation mode
+def validation_error(student: torch.nn.Module, # on the device of the images; left in evaluation mode
     images: torch.Tensor, # uint8 [V, 3, S, S], good images
     targets, # their `teacher_targets`
-    batch: int=8, # images at a time
 ) -> float: # mean pyramid loss, 0 to 6
-    "The pyramid loss over good images that the student does not learn from."
+    "The pyramid loss over good images that the student does not learn from, eight at a time."
     student.eval()
-    total = 0.
-    for i in torch.arange(len(images), device=images.device).split(batch):
-        with mixed_precision(images.device): s = pyramid(student, normalise(images[i]))
-        total += pyramid_loss(targets(i), s) * len(i)
+    parts = torch.arange(len(images), device=images.device).split(8)
+    total = sum(pyramid_loss(targets(i), _features(student, images[i])) * len(i) for i in parts)
     return float(total / len(images))
 
 # %% ../nbs/03_train.ipynb #02009a2c
-def train_epoch(student: nn.Module, # on the device of the images; left in training mode
-    optimiser: torch.optim.Optimizer, # over the student's parameters
-    schedule, # a learning-rate schedule, stepped once a batch
+def train_epoch(run: dict, # the student, its optimiser and its schedule, see `new_run`
     images: torch.Tensor, # uint8 [N, 3, S, S], good images
     targets, # their `teacher_targets`
     batch: int, # images in one step
     seed: tuple, # integers that fix the order of the images
 ) -> float: # mean training loss, 0 to 6
-    "One pass over the training images in random order; a last, incomplete batch is left out."
-    student.train()
+    "One pass over the images in random order; a last, incomplete batch is left out (paper, section 3.2)."
+    student, optimiser = run['student'].train(), run['optimiser']
     with seeded(*seed): order = torch.randperm(len(images)).to(images.device)
     total, steps = 0., max(1, len(images) // batch)
     for i in order[:steps * batch].split(batch):
-        with mixed_precision(images.device): s = pyramid(student, normalise(images[i]))
-        loss = pyramid_loss(targets(i), s)
-        optimiser.zero_grad(set_to_none=True)
+        loss = pyramid_loss(targets(i), _features(student, images[i]))
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
+        run['schedule'].step()
         total += loss.detach()
     return float(total / steps)
 
 # %% ../nbs/03_train.ipynb #023c4054
-def _new_run(seed, lr, steps, device, backbone='resnet18'):
-    "The three things that training changes: a new student, its optimiser, the schedule of its learning rate."
-    student = make_student(seed, backbone).to(device)
+def new_run(seed: int, # fixes the student's first weights
+    lr: float, # highest learning rate of the cycle
+    steps: int, # updates in the whole run
+    device: torch.device, # where to train
+    backbone: str='resnet18', # the teacher's, see `make_teacher`
+) -> dict: # student, optimiser, schedule and best: all that training changes
+    "A student, its optimiser, the schedule of its learning rate, and a second student for the best state."
+    student, best = (make_student(seed, backbone).to(device) for _ in range(2))
     optimiser = torch.optim.AdamW(student.parameters(), lr, betas=(.9, .99), fused=device.type != 'mps')
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1)
-    return {'student': student, 'optimiser': optimiser, 'schedule': schedule}
+    return dict(student=student, optimiser=optimiser, schedule=schedule, best=best)
 
 # %% ../nbs/03_train.ipynb #0251656c
-def _write(path, data):
-    "Write bytes under a temporary name, then move them into place. OSError with one sentence if that cannot be done."
-    tmp = Path(path).with_name(f'.{Path(path).name}.tmp')        # always the same: what a killed run leaves, the next one overwrites
-    try:
-        try: tmp.write_bytes(data); tmp.replace(path)
-        finally: tmp.unlink(missing_ok=True)
-    except OSError as e: raise type(e)(f'{path} cannot be written ({e.strerror}); if its folder is missing, make it first, else make room.') from e
-
-def save_atomic(obj: dict, # tensors, numbers, strings, lists and dicts of them
+def save_state(state: dict, # tensors, numbers, strings, lists and dicts of them
     path: str|Path, # the file to write; its folder must exist
 ):
-    "`torch.save` under a temporary name, then moved into place: the file is complete or it is not there. Raises OSError."
-    torch.save(obj, buffer := io.BytesIO())                      # PyTorch reports a full disk as an error of its own
-    _write(path, buffer.getbuffer())
+    "`torch.save` under a temporary name, then moved into place: an older file stays whole until then."
+    part = Path(path).with_name(f'.{Path(path).name}.tmp')
+    torch.save({name: x.state_dict() if hasattr(x, 'state_dict') else x for name, x in state.items()}, part)
+    part.replace(path)
 
-def _check_torch():
-    "Raises ValueError if PyTorch is so old that reading a file can make it run code."
-    if torch.__version__ < '2.10': raise ValueError(f"PyTorch {torch.__version__} can be made to run code by a file it reads; update it: pip install 'torch>=2.10'.")
-
-_CALLED = {'torch._utils _rebuild_tensor_v2', 'torch FloatStorage', 'torch LongStorage', 'collections OrderedDict'}   # all that a state needs
-
-def _plain(x, *room):
-    "True for a number, a word or None, and for short lists and dicts of them: a list that holds another a hundred times costs a hundred times."
-    return isinstance(x, (str, int, float, type(None))) or bool(room) and isinstance(x, (list, dict)) and len(x) <= room[0] and all(
-        _plain(v, *room[1:]) for v in (x.values() if isinstance(x, dict) else x))
-
-def _read(path, device='cpu'):
-    "What `save_atomic` wrote, if nothing in the file is changed, claims more bytes than are there, or is more than tensors, numbers and words."
-    with open(path, 'rb') as f, zipfile.ZipFile(f) as z:
-        if f.seek(0) or f.read(4) != b'PK\3\4': raise ValueError           # PyTorch would read what stands before the archive
-        if sum(i.file_size for i in z.infolist()) > Path(path).stat().st_size or z.testzip(): raise ValueError
-        pickles = [z.read(name) for name in z.namelist() if name.endswith('.pkl')]
-        if {arg for p in pickles for op, arg, _ in pickletools.genops(p) if 'GLOBAL' in op.name} - _CALLED: raise ValueError
-    state = torch.load(path, map_location=device, weights_only=True)
-    if not all(_plain(v, 10**5, 100) for k, v in state.items() if k in ('format', 'version', 'settings', 'threshold', 'history')): raise ValueError
-    return state
+def read_state(path: str|Path, # a file that `save_state` wrote
+) -> dict: # what was saved, its tensors on the CPU
+    "Read a file, and run nothing that it may hold. Raises ValueError if it is damaged or of another kind."
+    try:
+        if zipfile.ZipFile(path).testzip(): raise zipfile.BadZipFile
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e: raise ValueError(f'{path} is damaged or no file of this program.') from e
 
 # %% ../nbs/03_train.ipynb #4cbca7e3
-def load_checkpoint(path: str|Path, # a checkpoint that `train_student` wrote
-    settings: dict, # the settings of the run that wants to continue
-    device: torch.device, # where to put the tensors
-) -> dict: # student, best, optimiser, schedule, history, settings
-    "Read a checkpoint (`weights_only=True`). Raises ValueError if it is no checkpoint, or one of other settings."
-    _check_torch()
-    try: state = _read(path, device); found = dict(state['settings'])
-    except Exception as e: raise ValueError(f'{path} is not a checkpoint of this program; delete it to start anew.') from e
-    differ = [f'{k} {found.get(k)} there, {v} here' for k, v in settings.items() if found.get(k) != v]
-    if differ: raise ValueError(f'{path} is a checkpoint of another run ({"; ".join(differ)}); delete it or choose another folder.')
-    return state
+def resume(path: str|Path|None, # a checkpoint; None or no such file: the run starts
+    settings: dict, # of the run that wants to continue
+    run: dict, # see `new_run`; each part gets its state from the file
+) -> list: # the history so far, a dict for each epoch
+    "Continue a run from its checkpoint. Raises ValueError if it is damaged, or of a run with other settings."
+    if path is None or not Path(path).exists(): return []
+    state = read_state(path)
+    if state['settings'] != settings: raise ValueError(f'{path} is a checkpoint of another run; delete it.')
+    for name, part in run.items(): part.load_state_dict(state[name])
+    return state['history']
 
 # %% ../nbs/03_train.ipynb #627fcf1c
-def _whole(name, n):
-    "One sentence if `n` cannot be a number of passes or images."
-    if not hasattr(n, '__index__') or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number, at least 1.')
-
-def _check_images(images):
-    "Raises ValueError if `images` are not uint8 [N, 3, S, S]."
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [N, 3, S, S].')
-
-def _resume(path, settings, parts, device):
-    "Put a checkpoint's states into `parts`, see `_new_run`; returns (history, best state), empty if there is no file."
-    if not path or not Path(path).exists(): return [], None
-    state = load_checkpoint(path, settings, device)
-    try:
-        parts['student'].load_state_dict(state['best'])                         # before its last state: is the best one whole?
-        for name, part in parts.items(): part.load_state_dict(state[name])
-    except Exception as e: raise ValueError(f'{path} is damaged or incomplete; delete it to start anew.') from e
-    return state['history'], state['best']
+def _epochs(teacher, train, val, run, settings, checkpoint, progress):
+    "Train the epochs that are still to do: train, validate, keep the best, save."
+    t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
+    history = resume(checkpoint, settings, run)
+    for epoch in tqdm(range(len(history), settings['epochs']), unit='epoch', disable=not progress):
+        start = time.perf_counter()
+        loss = train_epoch(run, train, t_train, settings['batch'], (settings['seed'], epoch))
+        seconds, error = time.perf_counter() - start, validation_error(run['student'], val, t_val)
+        if error < min((row['val'] for row in history), default=math.inf):
+            run['best'].load_state_dict(run['student'].state_dict())
+        history.append(dict(epoch=epoch + 1, loss=loss, val=error, seconds=seconds))
+        if checkpoint: save_state(dict(run, settings=settings, history=history), checkpoint)
+    return run['best'].eval(), history
 
 # %% ../nbs/03_train.ipynb #027d3c33
-def train_student(teacher: nn.Module, # the frozen teacher, on the device of the images
-    images: torch.Tensor, # uint8 [N, 3, S, S], good images, N at least 2
-    epochs: int=None, # passes over the training part, at least 1; None: as many as make 1,200 steps
+def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
+    train: torch.Tensor, # uint8 [N, 3, S, S], good images to learn from
+    val: torch.Tensor, # uint8 [V, 3, S, S], good images to validate on
+    epochs: int=None, # passes over `train`; None: as many as make 1,200 steps
     batch: int=2, # images in one step
     lr: float=2e-2, # highest learning rate of the cycle
-    seed: int=0, # fixes the split, the student's first weights and the order of the images
+    seed: int=0, # fixes the student's first weights and the order of the images
     backbone: str='resnet18', # the teacher's, see `make_teacher`
-    checkpoint: str|Path=None, # a file that is written after each epoch, and continued from if it is there
+    checkpoint: str|Path=None, # a file to write after each epoch, and to continue from if it is there
     progress: bool=True, # show a progress bar
-) -> tuple: # (student in evaluation mode with the best state, history: a list with a dict for each epoch)
-    """Train a student on good images to agree with the teacher (paper, section 3.2).
-
-    The same seed gives the same numbers, interrupted or not. Raises ValueError for under 1 epoch, other images or under 2, or a
-    checkpoint of another run; on KeyboardInterrupt the checkpoint holds the last complete epoch."""
-    _whole('epochs', 1 if epochs is None else epochs); _whole('batch', batch)
-    epochs, batch, seed, lr = epochs and int(epochs), int(batch), int(seed), float(lr)         # NumPy's numbers cannot be read back from a file
-    _check_images(images)
-    train, val = (images[i.to(images.device)] for i in split_train_val(len(images), seed))
-    t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
+) -> tuple: # (student in evaluation mode, with its best state; history: a dict for each epoch)
+    "Train a student to agree with the teacher (paper, section 3.2): the same seed, the same numbers."
     steps = max(1, len(train) // batch)
-    epochs = epochs or math.ceil(1200 / steps)
-    parts = _new_run(seed, lr, epochs*steps, images.device, backbone)
-    settings = dict(epochs=epochs, batch=batch, lr=lr, seed=seed, backbone=backbone, images=list(images.shape), pixel_sum=int(images.sum()),
-                    teacher=round(float(sum(f.float().abs().sum() for f in teacher_pyramids(teacher, val[:1]))), 1))
-    history, best = _resume(checkpoint, settings, parts, images.device)
-    student = parts['student']
-    with tqdm(total=epochs, initial=len(history), unit='epoch', disable=not progress) as bar:
-        for epoch in range(len(history), epochs):
-            start = time.perf_counter()
-            loss = train_epoch(*parts.values(), train, t_train, batch, (seed, epoch))
-            seconds, error = time.perf_counter() - start, validation_error(student, val, t_val)
-            if best is None or error < min(h['val'] for h in history): best = {k: v.clone() for k, v in student.state_dict().items()}
-            history.append(dict(epoch=epoch + 1, loss=loss, val=error, images_per_s=len(train) / seconds))
-            if checkpoint: save_atomic(dict(settings=settings, history=history, best=best,
-                                            **{k: v.state_dict() for k, v in parts.items()}), checkpoint)
-            bar.set_postfix(loss=f'{loss:.3f}', val=f'{error:.3f}', img_s=f'{len(train)/seconds:.0f}'); bar.update()
-    student.load_state_dict(best)
-    return student.eval(), history
+    settings = dict(epochs=epochs or math.ceil(1200 / steps), batch=batch, lr=lr, seed=seed,
+                    backbone=backbone, images=[len(train), len(val), train.shape[-1]])
+    run = new_run(seed, lr, settings['epochs'] * steps, train.device, backbone)
+    return _epochs(teacher, train, val, run, settings, checkpoint, progress)

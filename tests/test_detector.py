@@ -1,0 +1,131 @@
+"The detector with either scorer: what it gives is the caller's, and what it saves is read back."
+import subprocess, sys, threading
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from stpm_nb.data import find_mvtec, read_category, split_train_val
+from stpm_nb.detector import FORMAT, VERSION, Detector, make_scorer, show_predictions
+from stpm_nb.tool import fast
+from stpm_nb.tool.export import export
+from stpm_nb.tool.synthetic import make_synthetic
+
+@pytest.fixture(scope='module')
+def fabric(tmp_path_factory):
+    folder = make_synthetic(tmp_path_factory.mktemp('made'), n_train=6, n_test=2, size=64)
+    return read_category('fabric', find_mvtec(folder), 32)
+
+@pytest.fixture(scope='module', params=[make_scorer, fast.make_scorer], ids=['plain', 'fast'])
+def detector(request, fabric): return Detector(None, 'cpu', scorer=request.param).fit(fabric, 1, progress=False)
+
+@pytest.fixture
+def cores():
+    "Two cores for PyTorch, whatever the machine has."
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
+
+def test_what_predict_gives_is_yours(detector, fabric):
+    for images in (fabric.test[:1], fabric.test):
+        maps = detector.predict(images)[1]
+        maps -= maps.min()
+        (maps.requires_grad_().sum() * 2).backward()
+
+def test_batches_change_nothing_but_the_last_digits(detector, fabric):
+    expected = detector.predict(fabric.test)[1]
+    for batch in (1, 3, 99):
+        torch.testing.assert_close(detector.predict(fabric.test, batch)[1], expected, rtol=.1, atol=1e-2*expected.max())
+
+def test_both_scorers_give_the_same_numbers(fabric):
+    plain = Detector(None, 'cpu').fit(fabric, 1, progress=False)
+    quick = fast.make_scorer(plain.teacher, plain.student, 32)(fabric.test)
+    expected = plain.predict(fabric.test)[1]
+    torch.testing.assert_close(quick, expected, rtol=.1, atol=1e-2*expected.max())
+
+def test_the_threshold_comes_from_the_scorer_that_predicts(detector, fabric):
+    val = fabric.train[split_train_val(len(fabric.train), 0)[1]]
+    assert detector.threshold == detector.predict(val)[0].max().item()
+
+def test_predict_from_many_threads(detector, fabric, cores):
+    "The maps of one call after another, and as many cores afterwards as before, also for a thread that starts later."
+    images, found, after = fabric.test.repeat(2, 1, 1, 1), [], []
+    expected = detector.predict(images)[1]
+    calls = [threading.Thread(target=lambda: found.append(detector.predict(images)[1])) for _ in range(6)]
+    for call in calls: call.start()
+    for call in calls: call.join()
+    last = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+    last.start()
+    last.join()
+    assert len(found) == 6 and after == [cores] and torch.get_num_threads() == cores
+    for maps in found: torch.testing.assert_close(maps, expected, rtol=.1, atol=1e-2*expected.max())
+
+def test_an_error_in_one_batch_leaves_the_cores_as_they_were(cores):
+    with pytest.raises(ZeroDivisionError): fast.on_each_core(lambda n: 1 // n, [1, 0, 2])
+    assert torch.get_num_threads() == cores
+
+def test_any_layout_of_memory_will_do(fabric):
+    x = fabric.train
+    padded = torch.nn.functional.pad(x, (4, 4, 4, 4))[..., 4:-4, 4:-4]
+    for view in (x.repeat_interleave(2, 0)[::2], x.to(memory_format=torch.channels_last), padded):
+        fits = [Detector(None, 'cpu').fit(fabric._replace(train=v), 1, progress=False) for v in (x, view)]
+        assert fits[0].history[0]['val'] == fits[1].history[0]['val'] and fits[0].threshold == fits[1].threshold
+
+def test_a_file_of_an_earlier_version_is_read(detector, fabric, tmp_path):
+    "No backbone in its settings, a fingerprint of the images, images_per_s in its history."
+    detector.save(tmp_path/'m.pt')
+    state = torch.load(tmp_path/'m.pt', weights_only=True)
+    state['settings'] = {k: v for k, v in state['settings'].items() if k != 'backbone'} | dict(data='f874d05b639c5be7')
+    state['history'] = [dict(epoch=1, loss=1., val=1., images_per_s=9.)]
+    torch.save(state, tmp_path/'old.pt')
+    again = Detector.load(tmp_path/'old.pt', 'cpu', detector.scorer)
+    assert torch.equal(again.predict(fabric.test)[1], detector.predict(fabric.test)[1])
+    assert again.threshold == detector.threshold and again.settings['data'] == 'f874d05b639c5be7'
+
+def test_numbers_of_numpy_are_numbers(fabric, tmp_path):
+    detector = Detector(None, 'cpu').fit(fabric, 1, seed=np.int64(3), progress=False)
+    detector.threshold = detector.predict(fabric.test)[0].quantile(.9)
+    detector.save(tmp_path/'m.pt')
+    loaded = Detector.load(tmp_path/'m.pt', 'cpu')
+    assert type(loaded.threshold) is float and loaded.settings['seed'] == 3
+
+@pytest.mark.parametrize('change,words', [
+    (dict(version=99), '99'), (dict(format='PaDiM'), 'PaDiM'), (dict(version=VERSION + 1), FORMAT)])
+def test_a_file_of_another_kind_is_refused(detector, tmp_path, change, words):
+    detector.save(tmp_path/'m.pt')
+    torch.save(torch.load(tmp_path/'m.pt', weights_only=True) | change, tmp_path/'other.pt')
+    with pytest.raises(ValueError, match=words): Detector.load(tmp_path/'other.pt', 'cpu')
+
+def test_a_fit_that_failed_is_not_saved(fabric, tmp_path, monkeypatch):
+    detector = Detector(None, 'cpu').fit(fabric, 1, progress=False)
+    monkeypatch.setattr(Detector, 'predict', lambda *args: 1/0)                 # between training and the threshold
+    with pytest.raises(ZeroDivisionError): detector.fit(fabric, 1, progress=False)
+    with pytest.raises(ValueError, match='has not learned anything'): detector.save(tmp_path/'m.pt')
+
+@pytest.mark.filterwarnings('ignore:Glyph')
+def test_odd_names_are_drawn(detector, fabric, tmp_path):
+    "Mathematics, no letters of the font, two lines, bytes of no alphabet, a long one."
+    names = ['$10^{3$ a$^$b', '爱', 'a, "b"\nc', 'bad\udcff', 'ä' * 100]
+    maps = detector.predict(fabric.test[:5])[1]
+    figure = show_predictions(fabric.test[:5], maps, detector.threshold, titles=names, suptitle='$\udcff')
+    figure.savefig(tmp_path/'a.png', dpi=40)
+    plt.close(figure)
+
+@pytest.mark.parametrize('name,kind,words', [
+    ('m.h5', ValueError, '.pt2 or .onnx'), ('m', ValueError, '.pt2 or .onnx'),
+    ('no/m.pt2', FileNotFoundError, 'make it first')])
+def test_what_export_refuses(detector, tmp_path, name, kind, words):
+    with pytest.raises(kind, match=words): export(detector, tmp_path/name)
+    with pytest.raises(ValueError, match='has not learned anything'): export(Detector(None, 'cpu'), tmp_path/'m.pt2')
+    assert not list(tmp_path.iterdir())
+
+def test_export_without_onnx(detector, tmp_path):
+    "In a process of its own, because PyTorch keeps what it has imported."
+    detector.save(tmp_path/'m.pt')
+    lines = ['import sys', 'sys.modules.update(onnx=None, onnxscript=None)', 'from stpm_nb.detector import Detector',
+             'from stpm_nb.tool.export import export', 'export(Detector.load("m.pt", "cpu"), "m.onnx")']
+    done = subprocess.run([sys.executable, '-c', '\n'.join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert 'ImportError' in done.stderr and 'pip install onnx onnxscript' in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['m.pt']

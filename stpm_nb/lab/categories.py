@@ -21,9 +21,9 @@ from fastcore.script import call_parse
 from ..data import Category, read_category, split_train_val
 from ..tool.readers import find_categories, find_samples
 from ..features import make_teacher
-from ..train import _write, pick_device
+from ..train import pick_device
 from ..detector import Detector, show_predictions
-from ..tool.files import one_sentence, own_folder
+from ..tool.files import one_sentence, own_folder, write
 from ..tool.gate import check_options
 from ..tool.report import report, save_figure
 
@@ -54,10 +54,9 @@ def run_category(folder: str|Path, # a category in any layout
     data = read_category(folder.name, samples, size)
     detector = Detector(None if untrained else 'imagenet', device, backbone).fit(data, epochs, seed, checkpoint, progress=False)
     results, maps = report(detector, data)
-    part = len(split_train_val(len(data.train), seed)[0])
-    row = dict(category=data.name, seed=seed, **results, seconds=sum(part / h['images_per_s'] for h in detector.history), asked=asked, settings=detector.settings)
+    row = dict(category=data.name, seed=seed, **results, seconds=sum(h['seconds'] for h in detector.history), asked=asked, settings=detector.settings)
     if len(data.test): save_figure(best_and_worst(data, maps, detector.threshold, f'{data.name}, seed {seed}'), out/f'seed{seed}.png')
-    _write(file, (text := json.dumps(row, indent=2)).encode())
+    write(file, (text := json.dumps(row, indent=2)).encode())
     checkpoint.unlink(missing_ok=True)
     return json.loads(text)
 
@@ -171,7 +170,7 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
         return row
     rows = shared([(name, seed) for seed in range(seeds) for name in dict.fromkeys(only or folders)], work)
     rows.sort(key=lambda r: (list(folders).index(r['category']), r['seed']))
-    if first: _write(out/'results.csv', results_csv(rows).encode()); _write(out/'results.md', results_table(rows).encode())
+    if first: write(out/'results.csv', results_csv(rows).encode()); write(out/'results.md', results_table(rows).encode())
     return rows
 
 # %% ../../nbs/lab/09_categories.ipynb #f247e153

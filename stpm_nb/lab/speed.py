@@ -22,10 +22,10 @@ from ..tool.readers import load_category, read_ahead
 from ..tool.synthetic import make_synthetic
 from ..features import make_student, pyramid
 from ..loss import anomaly_map, pyramid_loss
-from ..train import _write, fast_dtype, train_student
+from ..train import fast_dtype, train_student
 from ..metrics import evaluate, image_auroc
 from ..detector import make_scorer
-from ..tool.files import one_sentence
+from ..tool.files import one_sentence, write
 from ..tool.gate import check_options
 from ..tool.report import detector_or_untrained
 from .benchmark import timed
@@ -199,8 +199,8 @@ def bench_size(detector, # a `Detector`; only its teacher and device are used
     for n, side in [(n, 256) for n in counts] + [(16, s) for s in sides]:
         with seeded(0): u = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8).to(detector.device)
         score = torch.inference_mode()(make_scorer(detector.teacher, make_student().to(detector.device), side))
-        train = train_student(detector.teacher, u, epochs=2, progress=False)[1][-1]
-        rows.append((n, side, 1e3 * timed(lambda: [score(x) for x in u.split(4)], 2)[0] / n, 1e3 / train['images_per_s']))
+        train = train_student(detector.teacher, *(u[i] for i in split_train_val(n)), epochs=2, progress=False)[1][-1]
+        rows.append((n, side, 1e3 * timed(lambda: [score(x) for x in u.split(4)], 2)[0] / n, 1e3 * train['seconds'] / len(split_train_val(n)[0])))
         print(f'{n:8}{side:6}{rows[-1][2]:12.1f}{rows[-1][3]:12.1f}')
     return rows
 
@@ -222,7 +222,7 @@ def bench_speed(category: str|Path=None, # folder of a category; a synthetic one
         print(f'{data.name}, {detector.settings["teacher"]} teacher')
         found = dict(machine=machine, category=data.name, training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
     if growth: found['growth'] = bench_size(detector)
-    if out: _write(out, json.dumps(found, indent=2).encode())
+    if out: write(out, json.dumps(found, indent=2).encode())
     return found
 
 # %% ../../nbs/lab/08_speed.ipynb #9e0b4f31

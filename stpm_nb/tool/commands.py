@@ -12,6 +12,7 @@ from pathlib import Path
 from fastcore.script import call_parse
 
 from ..detector import Detector, show_predictions
+from .fast import make_scorer
 from .files import one_sentence, own_folder, replaced, write
 from .gate import check_checkpoint, check_device, check_file, check_model, check_options, check_torch
 from .readers import load_category, photos, read_ahead
@@ -56,7 +57,8 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
 def _train(detector, data, out, epochs, seed, start):
     "Fit, measure, and write the results into the folder `out`."
     checkpoint, loaded = out/'checkpoint.pt', time.perf_counter()
-    if checkpoint.exists(): check_checkpoint(checkpoint, {})
+    asked = dict(seed=seed, backbone=detector.settings['backbone']) | (dict(epochs=epochs) if epochs else {})
+    if checkpoint.exists(): check_checkpoint(checkpoint, asked)
     with replaced(out/'heatmaps') as folder:
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=checkpoint)
         trained = time.perf_counter()
@@ -123,7 +125,9 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
         check_torch()
         check_device(device)
         check_model(model)
-        detector, root = Detector.load(model, device), Path(images)
-        paths = photos(root)
+        detector, root = Detector.load(model, device, make_scorer), Path(images)
+        if not root.exists(): raise FileNotFoundError(f'There is no image or folder {root}; check the path.')
+        paths = photos(root) if root.is_dir() else [root]
+        if not paths: raise ValueError(f'{root} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
         with own_folder(out) as to: found = _predict(detector, paths, root if root.is_dir() else root.parent, to)
         print(f'{len(paths)} image(s), {found} anomalous; wrote scores.csv and heatmaps/ in {to}')

@@ -20,7 +20,7 @@ from torchvision import models
 from ..data import Category
 from ..detector import FORMAT, VERSION
 from ..features import _cut as cut, _network as network, make_student, pyramid, weights_file
-from ..train import _read as read_state
+from ..train import read_state
 
 # %% ../../nbs/tool/00d_gate.ipynb #1ce840b2
 def _need(ok, sentence, error=ValueError):

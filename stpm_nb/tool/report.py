@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from ..data import Category, brightness_score, mean_image_map
 from ..detector import Detector, show_predictions
+from .fast import make_scorer
 from .gate import check_backbone, check_device, check_weights
 from ..metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, stratified
 
@@ -87,7 +88,7 @@ def checked_detector(weights: str='imagenet', # or None for an untrained teacher
     check_device(device)
     check_backbone(backbone)
     if weights: check_weights(backbone)
-    return Detector(weights, device, backbone)
+    return Detector(weights, device, backbone, make_scorer)
 
 # %% ../../nbs/tool/05c_report.ipynb #70f549e6
 def detector_or_untrained(device: str=None, # 'cuda', 'mps', 'cpu', or None to choose

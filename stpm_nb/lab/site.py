@@ -28,9 +28,7 @@ def slug(text: str) -> str: # a heading or the end of a link -> an id
     "The id of a heading."
     return re.sub(r'[^\w-]', '', re.sub(r'\s', '-', text.strip().lower()))
 
-def mathml(tex: str, # an equation
-    display: str='inline', # or 'block'
-) -> str:
+def mathml(tex: str, display: str='inline') -> str: # an equation, 'inline' or 'block' -> HTML
     "An equation as MathML."
     for side, bar in ('left', 'l'), ('right', 'r'):
         tex = re.sub(rf'(?<!{side})\\{bar}(Vert|vert|floor|ceil)(?![a-z])', rf'\\{side}\\{bar}\1', tex)
@@ -79,15 +77,16 @@ def ready(nb, # a notebook, changed in place
     return page.headings
 
 # %% ../../nbs/lab/17_site.ipynb #ac71e371
-FLOORS = dict(index='', nbs='Method', tool='Tool', lab='Laboratory', more='More', teaching='')
+FLOORS = 'index nbs tool lab more teaching'.split()          # the method's lessons lie in nbs itself
 
-def contents() -> list: # of dicts: name, path (in the repository), floor, nb (a notebook), headings
+def contents() -> list: # of dicts: name, path (in the repository), floor, headings, nb (a notebook)
     "All pages in their order."
-    def floor(path): return path.stem if path.stem in FLOORS else path.parent.name
-    paths, pages = sorted(notebooks(), key=lambda p: (list(FLOORS).index(floor(p)), p.stem)), []
+    def place(path): return FLOORS.index(path.stem if path.stem in FLOORS else path.parent.name), path.stem
+    paths, pages = sorted(notebooks(), key=place), []
     for path in paths:
-        nb, inside = nbformat.read(path, 4), path.relative_to(paths[0].parents[1]).as_posix()
-        pages.append(dict(name=path.stem, path=inside, floor=FLOORS[floor(path)], headings=ready(nb), nb=nb))
+        nb, inside = nbformat.read(path, 4), path.relative_to(paths[0].parents[1])
+        page = dict(name=path.stem, path=inside.as_posix(), floor=FLOORS[place(path)[0]])
+        pages.append(page | dict(headings=ready(nb), nb=nb))
     return pages
 
 # %% ../../nbs/lab/17_site.ipynb #1dfd9a4a

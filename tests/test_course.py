@@ -61,7 +61,8 @@ def test_each_exercise_has_statement_solution_and_check(name):
         own = re.escape(f"('{id}', ")
         assert re.search(rf'^check_(answer|facts|function){own}', check.source, re.M), f'{id} has no check of its own'
         if 'check_answer(' in check.source:
-            assert re.fullmatch(rf"check_answer{own}\w+, '[0-9a-f]{{8}}'\)", check.source), f'{id}: the answer is not sealed'
+            sealed = rf"check_answer{own}\w+, '[0-9a-f]{{8}}'\)"
+            assert re.fullmatch(sealed, check.source), f'{id}: the answer is not sealed'
 
 def test_both_copies_have_every_notebook_and_are_valid(copies):
     for who, nbs in copies.items():

@@ -1,6 +1,8 @@
-"""Kills, full disks, vanishing files, repeated runs: after each, the next run resumes or says what is wrong, and the final numbers are
-those of an undisturbed run. The environment variable STPM_KILLS is the number of kills of each command, 1 if it is not set."""
-import json, os, random, resource, shutil, signal, subprocess, sys, threading, time
+"""Kills, full disks, vanishing files, repeated runs: after each, the next run resumes or says what is wrong.
+
+The final numbers are those of an undisturbed run. The environment variable STPM_KILLS is the number of kills of each
+command, 1 if it is not set."""
+import errno, json, os, random, resource, shutil, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import pytest
@@ -8,27 +10,33 @@ import torch
 
 from stpm_nb.lab.categories import run_category
 from stpm_nb.detector import Detector
+from stpm_nb.tool import files
+from stpm_nb.tool.files import own_folder
 from stpm_nb.tool.readers import load_category
 from stpm_nb.tool.synthetic import make_synthetic
 
 BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'}
 KILLS = int(os.environ.get('STPM_KILLS', 1))
-NUMBERS = ('image_auroc', 'pixel_auroc', 'pro', 'average_precision', 'best_f1', 'threshold', 'false_alarm_rate', 'detection_rate')
+NUMBERS = ('image_auroc', 'pixel_auroc', 'pro', 'average_precision', 'best_f1', 'threshold', 'false_alarm_rate',
+           'detection_rate')
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     "Two small synthetic categories."
     d = tmp_path_factory.mktemp('root')
-    for seed, name in enumerate(('denim', 'linen')): make_synthetic(d, n_train=12, n_test=2, size=64, seed=seed, name=name)
+    for seed, name in enumerate(('denim', 'linen')):
+        make_synthetic(d, n_train=12, n_test=2, size=64, seed=seed, name=name)
     return d
 
 def words(command, root, out):
-    if command == 'stpm_train': return [BIN/command, root/'denim', '--out', out, '--epochs', '6', '--size', '64', '--untrained', '--device', 'cpu']
-    return [BIN/command, root, '--out', out, '--seeds', '1', '--epochs', '3', '--size', '64', '--untrained',
-            '--device', 'cpu']
+    small = ['--out', out, '--size', '64', '--untrained', '--device', 'cpu']
+    if command == 'stpm_train': return [BIN/command, root/'denim', '--epochs', '6', *small]
+    return [BIN/command, root, '--seeds', '1', '--epochs', '3', *small]
 
-def start(command, root, out, **kw): return subprocess.Popen([str(w) for w in words(command, root, out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, **kw)
+def start(command, root, out, **kw):
+    kw |= dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    return subprocess.Popen([str(w) for w in words(command, root, out)], **kw)
 
 def finish(command, root, out):
     p = start(command, root, out)
@@ -38,14 +46,16 @@ def finish(command, root, out):
 
 def numbers(out):
     "{file: the numbers that must not change} of all results in a folder."
-    return {p.relative_to(out).as_posix(): {k: v for k, v in json.loads(p.read_text()).items() if k in NUMBERS} for p in sorted(Path(out).rglob('*.json'))}
+    found = {p.relative_to(out).as_posix(): json.loads(p.read_text()) for p in sorted(Path(out).rglob('*.json'))}
+    return {name: {k: v for k, v in row.items() if k in NUMBERS} for name, row in found.items()}
 
 @pytest.fixture(scope='module')
 def undisturbed(root, tmp_path_factory):
     "{command: (its numbers, its seconds)}."
     found = {}
     for command in ('stpm_train', 'stpm_bench_categories'):
-        begun = time.time(); found[command] = finish(command, root, tmp_path_factory.mktemp('whole')/command), time.time() - begun
+        begun = time.time()
+        found[command] = finish(command, root, tmp_path_factory.mktemp('whole')/command), time.time() - begun
     return found
 
 def whole(out):
@@ -60,7 +70,8 @@ def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
     expected, seconds = undisturbed[command]
     p = start(command, root, tmp_path/'out')
     time.sleep(random.Random(f'{command}{k}').uniform(.3, 1) * seconds)
-    p.send_signal(signal.SIGKILL); p.communicate()
+    p.send_signal(signal.SIGKILL)
+    p.communicate()
     whole(tmp_path/'out')
     assert finish(command, root, tmp_path/'out') == expected
     left = [q for q in (tmp_path/'out').rglob('*') if q.name.startswith('.') or 'checkpoint' in q.name]
@@ -68,7 +79,9 @@ def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
 
 @pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_disk_full(command, root, undisturbed, tmp_path):
-    def small_files(): resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     p = start(command, root, tmp_path/'out', preexec_fn=small_files)               # a checkpoint needs more
     out, err = p.communicate(timeout=300)
     assert p.returncode == 1 and 'Traceback' not in err and 'too large' in out + err, out + err
@@ -85,41 +98,60 @@ def test_files_vanish_while_they_are_read(root, undisturbed, tmp_path):
         return original(path, *args)
     data.read_image = losing
     try:
-        with pytest.raises(ValueError, match=f'{victim.name} cannot be read as an image .FileNotFoundError'):
+        with pytest.raises(ValueError, match=f'{victim.name} cannot be read as an image'):
             run_category(tmp_path/'root'/'linen', tmp_path/'out', epochs=3, size=64, untrained=True, device='cpu')
     finally: data.read_image = original
     assert not list((tmp_path/'out').rglob('*.json'))
 
-@pytest.mark.skipif(os.getuid() == 0 and subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode != 0, reason='root may write anywhere, and no mount namespace can be had')
+CLOSED = os.getuid() or subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode == 0
+
+@pytest.mark.skipif(not CLOSED, reason='root may write anywhere, and no mount namespace can be had')
 @pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_read_only_output_folder(command, root, tmp_path):
-    (tmp_path/'out').mkdir(); (tmp_path/'out').chmod(0o555)
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out').chmod(0o555)
     line = ' '.join(str(w) for w in words(command, root, tmp_path/'out'))
     lock = f'mount -t tmpfs -o ro none {tmp_path/"out"} && ' if os.getuid() == 0 else ''
-    p = subprocess.run(['unshare', '-m', 'sh', '-c', lock + line] if lock else ['sh', '-c', line], capture_output=True, text=True, env=ENV)
+    shell = ['unshare', '-m', 'sh', '-c', lock + line] if lock else ['sh', '-c', line]
+    p = subprocess.run(shell, capture_output=True, text=True, env=ENV)
     assert p.returncode == 1 and 'cannot be written to' in p.stderr and p.stderr.count('\n') == 1, p.stderr
     assert not list((tmp_path/'out').iterdir())
 
 @pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_two_runs_into_one_folder(command, root, undisturbed, tmp_path):
     "While one is writing, here played by this test, another says so and touches nothing; then it runs."
-    fcntl = pytest.importorskip('fcntl')
-    (tmp_path/'out').mkdir()
-    held = os.open(tmp_path/'out', os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    p = start(command, root, tmp_path/'out'); out, err = p.communicate()
-    assert p.returncode == 1 and err.splitlines()[-1].startswith(f'{command}: Another run is writing to'), out + err
-    assert not list((tmp_path/'out').iterdir())
-    os.close(held)
+    with own_folder(tmp_path/'out'):
+        p = start(command, root, tmp_path/'out')
+        out, err = p.communicate()
+        assert p.returncode == 1 and err.splitlines()[-1].startswith(f'{command}: Another run is writing to'), out + err
+        assert [q.name for q in (tmp_path/'out').iterdir()] == ['.lock0']
     assert finish(command, root, tmp_path/'out') == undisturbed[command][0]
+
+def test_processes_of_one_torchrun_share_a_folder(tmp_path, monkeypatch):
+    with own_folder(tmp_path/'out') as out:
+        monkeypatch.setenv('RANK', '1')
+        with own_folder(out): assert len(list(out.iterdir())) == 2
+        monkeypatch.setenv('RANK', '0')
+        with pytest.raises(OSError, match='Another run is writing to'), own_folder(out): pass
+    assert not list(out.iterdir())
+
+def test_a_drive_that_knows_no_locks(tmp_path, monkeypatch):
+    def acquire(lock):
+        Path(lock.lock_file).touch()
+        raise OSError(errno.ENOLCK, 'No locks available')
+    monkeypatch.setattr(files.FileLock, 'acquire', acquire)
+    with own_folder(tmp_path/'out') as out: pass
+    assert not list(out.iterdir())
 
 @pytest.mark.parametrize('threads', [1, 2])
 def test_same_seed_gives_the_same_bits(threads, root, tmp_path):
-    cores = torch.get_num_threads(); torch.set_num_threads(threads)
+    cores = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try: a, b = (run_category(root/'denim', tmp_path/n, epochs=3, size=64, untrained=True, device='cpu') for n in 'ab')
     finally: torch.set_num_threads(cores)
     assert {k: v for k, v in a.items() if k != 'seconds'} == {k: v for k, v in b.items() if k != 'seconds'}
-    assert a['settings']['threads'] == threads and {'seed', 'data', 'torch', 'torchvision', 'stpm_nb', 'device', 'precision', 'teacher', 'backbone', 'size', 'epochs'} <= set(a['settings'])
+    keys = 'seed torch torchvision stpm_nb device precision teacher backbone size epochs'.split()
+    assert a['settings']['threads'] == threads and {*keys} <= set(a['settings'])
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_same_seed_on_cuda_gives_close_numbers(root, tmp_path):
@@ -128,10 +160,13 @@ def test_same_seed_on_cuda_gives_close_numbers(root, tmp_path):
 
 def test_nothing_is_left_open(root):
     "Fit and predict again and again: no thread, no open file, no process is left behind."
-    def held(): return threading.active_count(), len(os.listdir('/proc/self/fd')), subprocess.run(['ps', '--ppid', str(os.getpid()), '-o', 'pid='], capture_output=True, text=True).stdout.count('\n')
+    def held():
+        children = subprocess.run(['ps', '--ppid', str(os.getpid()), '-o', 'pid='], capture_output=True, text=True)
+        return threading.active_count(), len(os.listdir('/proc/self/fd')), children.stdout.count('\n')
     data, counts = load_category(root/'denim', 32), []
     for _ in range(4):
         detector = Detector(None, 'cpu').fit(data, 1, progress=False)
-        detector.predict(data.test); detector.predict([s.path for s in data.samples])
+        detector.predict(data.test)
+        detector.predict([s.path for s in data.samples])
         counts.append(held())
     assert counts[1:] == counts[1:2] * 3, counts

@@ -15,7 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from ..metrics import evaluate, pixel_auroc, pro
-from ..tool.commands import _one_sentence
+from ..tool.files import one_sentence
 
 # %% ../../nbs/lab/07_benchmark.ipynb #005b1988
 def made_up_maps(m: int=160, # images
@@ -123,6 +123,6 @@ def stpm_bench_metrics(
     growth: bool=False, # also how time grows with number and side of the images (minutes, up to 8 GB of memory)
 ):
     "Time the metrics beside every other implementation that is installed, on the same arrays."
-    with _one_sentence('stpm_bench_metrics'):
+    with one_sentence('stpm_bench_metrics'):
         bench_metrics()
         if growth: bench_growth([(m, 256) for m in (40, 80, 160, 320, 640)] + [(160, s) for s in (512, 1024)])

@@ -51,7 +51,7 @@ def threshold_loop(maps, # float [M, H, W], anomaly maps
 def timed(f, # a function without arguments
     repeat: int=3, # runs; the fastest counts
 ) -> tuple: # (seconds, its result, peak memory in bytes as far as NumPy allocates it)
-    "Best time, result, and the peak of newly allocated memory (measured in a run of its own, because watching costs time)."
+    "Best time, result, and the peak of newly allocated memory (in a run of its own, because watching costs time)."
     seconds = min(timeit.repeat(f, number=1, repeat=repeat))
     tracemalloc.start()
     result = f()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nchw', 'official_step', 'train_official', 'plain', 'judge', 'time_to_quality', 'bench_training', 'bench_scoring',
-           'moved', 'bench_size', 'machine', 'stpm_bench_speed']
+           'bench_size', 'machine', 'stpm_bench_speed']
 
 # %% ../../nbs/lab/08_speed.ipynb #87ee56af
 import copy, json, platform, tempfile, time
@@ -139,14 +139,6 @@ def bench_scoring(detector: Detector, # fitted
         print(f'{name + files:27}' + ''.join(f'{v:8.1f}' for v in row.values()), flush=True)
     return speed
 
-# %% ../../nbs/lab/08_speed.ipynb #a8a00008
-def moved(detector: Detector, # fitted
-    category: Category, # whose test images are scored
-) -> torch.Tensor: # float32 [M], the change of each score relative to the plain way
-    "How far our scores are from those in float32."
-    exact, ours = (d.predict(category.test)[0] for d in (plain(detector), detector))
-    return (ours - exact).abs() / exact
-
 # %% ../../nbs/lab/08_speed.ipynb #014c3e5a
 def bench_size(detector, # a `Detector`; it is fitted anew
     cases=((16, 256), (64, 256), (160, 256), (16, 128), (16, 512)), # (images, side in pixels) pairs
@@ -164,7 +156,7 @@ def bench_size(detector, # a `Detector`; it is fitted anew
 
 # %% ../../nbs/lab/08_speed.ipynb #a8a0000b
 def machine(device: torch.device, # where the networks run
-) -> str: # name, threads, number format, version
+) -> str: # name, threads, version
     "What numbers were measured on, in one line."
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
     return f'{name}, {torch.get_num_threads()} threads, {fast_dtype(device)}, torch {torch.__version__}'
@@ -181,12 +173,11 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
     "Time training and scoring beside the official loop."
     with one_sentence('stpm_bench_speed'), tempfile.TemporaryDirectory() as tmp:
         check_options(epochs, seeds=seeds)
-        if out and not Path(out).parent.is_dir():
-            raise OSError(f'{out} cannot be written to: there is no folder {Path(out).parent}; make it first.')
+        folder = Path(out or tmp).parent
+        if not folder.is_dir(): raise OSError(f'{out} cannot be written to: there is no {folder}; make it first.')
         detector, data = detector_or_untrained(device), load_category(category or make_synthetic(tmp))
         found = dict(machine=machine(detector.device), category=data.name)
         print(f'{found["machine"]}\n{data.name}, {detector.settings["teacher"]} teacher')
         found |= dict(training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
-        print(f'scores move by at most {moved(detector, data).max():.1e} from float32')
         if growth: found['growth'] = bench_size(detector)
         if out: write(out, json.dumps(found, indent=2).encode())

@@ -72,8 +72,11 @@ def plain(detector: Detector, # a fitted detector
 ) -> Detector: # a copy that scores in float32 and NCHW
     "The same detector without any of the means that make it fast."
     nets, other = [nchw(net) for net in (detector.teacher, student or detector.student)], copy.copy(detector)
-    size = detector.settings['size']
-    other.score = lambda images: anomaly_map(*(pyramid(net, normalise(images)) for net in nets), size)
+    @torch.inference_mode()
+    def maps_of(images):
+        x = normalise(images.to(detector.device))
+        return anomaly_map(*(pyramid(net, x) for net in nets), detector.settings['size']).cpu()
+    other.score = lambda images, batch=None: torch.cat([maps_of(x) for x in images.split(batch or 32)])
     return other
 
 # %% ../../nbs/lab/08_speed.ipynb #e0c23def

@@ -214,7 +214,7 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
     untrained: bool=False, # an untrained teacher instead of ImageNet's
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
-    "Train and evaluate every category in a folder with several seeds, and put published numbers beside."
+    "Train and evaluate every category in a folder, and put published numbers beside."
     with one_sentence('stpm_bench_categories'):
         check_options(epochs, size, seeds)
         if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')

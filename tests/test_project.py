@@ -38,18 +38,32 @@ def test_every_command_explains_itself(command, tmp_path):
         name = p.name if p.default is p.empty else f'--{p.name}'
         assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
 
-def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch):
+def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path):
+    from types import SimpleNamespace
     from stpm_nb.lab import benchmark, speed
     asked = []
-    monkeypatch.setattr(benchmark, 'bench_metrics', lambda: asked.append('metrics'))
+    def noting(name, result=None):
+        def stand_in(*args):
+            asked.append((name, *args))
+            return result
+        return stand_in
+    monkeypatch.setattr(benchmark, 'bench_metrics', noting('metrics'))
     monkeypatch.setattr(benchmark, 'bench_growth', lambda cases: asked.append((len(cases), max(cases), cases[-1])))
-    monkeypatch.setattr(speed, 'bench_speed', lambda *args: asked.append(args))
     benchmark.stpm_bench_metrics()
     benchmark.stpm_bench_metrics(growth=True)
+    assert asked == [('metrics',), ('metrics',), (7, (640, 256), (160, 1024))]
+    asked.clear()
+    detector, data = SimpleNamespace(device=torch.device('cpu'), settings=dict(teacher='none')), SimpleNamespace(name='screw')
+    for name, result in dict(detector_or_untrained=detector, load_category=data, make_synthetic='woven', bench_training={},
+                             bench_scoring={}, bench_size=[]).items():
+        monkeypatch.setattr(speed, name, noting(name, result))
     speed.stpm_bench_speed()
-    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out='s.json', growth=True)
-    assert asked == ['metrics', 'metrics', (7, (640, 256), (160, 1024)),
-                     (None, 2, 1, None, None, False), ('screw', 100, 3, 'cpu', 's.json', True)]
+    assert [a[0] for a in asked] == ['detector_or_untrained', 'make_synthetic', 'load_category', 'bench_training', 'bench_scoring']
+    asked.clear()
+    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out=tmp_path/'s.json', growth=True)
+    assert asked == [('detector_or_untrained', 'cpu'), ('load_category', 'screw'), ('bench_training', detector, data, 100, 3),
+                     ('bench_scoring', detector, data), ('bench_size', detector)]
+    assert set(json.loads((tmp_path/'s.json').read_text())) == {'machine', 'category', 'training', 'scoring', 'growth'}
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

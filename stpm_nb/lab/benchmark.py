@@ -6,16 +6,15 @@
 __all__ = ['made_up_maps', 'threshold_loop', 'timed', 'bench_metrics', 'bench_growth', 'stpm_bench_metrics']
 
 # %% ../../nbs/lab/07_benchmark.ipynb #002e3c65
-import time, tracemalloc
+import timeit, tracemalloc
 
 import numpy as np
-import torch
 from fastcore.script import call_parse
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from ..metrics import evaluate, pixel_auroc, pro
-from ..tool.files import one_sentence
+from ..tool.commands import _one_sentence as one_sentence
 
 # %% ../../nbs/lab/07_benchmark.ipynb #005b1988
 def made_up_maps(m: int=160, # images
@@ -38,71 +37,46 @@ def made_up_maps(m: int=160, # images
 def threshold_loop(maps, # float [M, H, W], anomaly maps
     masks, # bool [M, H, W], True = defective
     thresholds, # float [T], high to low
-) -> tuple: # (false-positive rate, mean region overlap), float64 [T]
-    "The PRO curve at given thresholds, the slow way: compare all pixels at each, then visit all regions."
-    good, regions = ~masks, []
+) -> tuple: # (false-positive rate, mean region overlap), float64 [T] each
+    "The PRO curve at given thresholds, the slow way: compare all good pixels at each, then visit all regions."
+    good, regions = maps[~masks], []
     for heat, mask in zip(maps, masks):
         numbered, k = ndimage.label(mask, np.ones((3, 3)))
         regions += [heat[numbered == j] for j in range(1, k + 1)]
-    n = good.sum()
-    points = [(((maps >= t) & good).sum() / n, np.mean([(r >= t).mean() for r in regions])) for t in thresholds]
-    return tuple(np.array(points).T)
+    rates = [(good >= t).mean() for t in thresholds]
+    overlaps = [np.mean([(r >= t).mean() for r in regions]) for t in thresholds]
+    return np.array(rates), np.array(overlaps)
 
 # %% ../../nbs/lab/07_benchmark.ipynb #011c78d7
-def _wait():
-    "GPUs work in the background; wait until they are done."
-    if torch.cuda.is_available(): torch.cuda.synchronize()
-
 def timed(f, # a function without arguments
     repeat: int=3, # runs; the fastest counts
 ) -> tuple: # (seconds, its result, peak memory in bytes as far as NumPy allocates it)
-    "Best time, result, and the peak of newly allocated memory (measured in a run of its own, because watching costs time)."
-    seconds = []
-    for _ in range(repeat):
-        start = time.perf_counter(); result = f(); _wait(); seconds.append(time.perf_counter() - start)
-    tracemalloc.start(); f(); peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
-    return min(seconds), result, peak
-
-# %% ../../nbs/lab/07_benchmark.ipynb #28f307fa
-def _others(maps, masks):
-    "{name: function} of the other implementations that are installed."
-    found = {'scikit-learn pixel AUROC': lambda: roc_auc_score(masks.ravel(), maps.ravel())}
-    try:
-        from torchmetrics.functional import auroc
-        found['torchmetrics pixel AUROC'] = lambda: float(auroc(torch.from_numpy(maps).ravel(), torch.from_numpy(masks).ravel().int(), task='binary'))
-    except ImportError: pass
-    try:
-        from anomalib.metrics.aupro import _AUPRO
-        def aupro():
-            metric = _AUPRO(fpr_limit=.3)
-            metric.update(torch.from_numpy(maps), torch.from_numpy(masks).int())
-            return float(metric.compute())
-        found['anomalib AUPRO'] = aupro
-    except ImportError: pass
-    return found
+    "Best time, result, and the peak of newly allocated memory (in a run of its own, because watching costs time)."
+    seconds = min(timeit.repeat(f, number=1, repeat=repeat))
+    tracemalloc.start()
+    result = f()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, result, peak
 
 # %% ../../nbs/lab/07_benchmark.ipynb #0133f1e9
-def bench_metrics(m: int=160, # images
-    size: int=256, # their side in pixels
-    steps: int=5, # thresholds of the loop that are really timed
-    repeat: int=3, # runs of everything else; the fastest counts
-) -> list: # of (name, seconds, value, peak memory in multiples of the maps)
-    "Time every implementation at hand on the same arrays, print a table, and return its rows."
-    maps, masks = made_up_maps(m, size)
-    scores, labels = maps.max((1, 2)), masks.any((1, 2))
-    ours = {'ours: all metrics at once': lambda: evaluate(scores, maps, labels, masks)['pro'],
-            'ours: PRO': lambda: pro(maps, masks), 'ours: pixel AUROC': lambda: pixel_auroc(maps, masks)}
-    rows = []
-    print(f'{m} maps of {size} x {size}, {maps.nbytes/1e6:.0f} MB\n{"":44}{"seconds":>9}{"value":>14}{"memory":>9}')
-    for name, f in (ours | _others(maps, masks)).items():
-        seconds, value, peak = timed(f, repeat)
-        rows.append((name, seconds, value, peak / maps.nbytes if peak > maps.nbytes/10 else None))     # PyTorch's memory is not NumPy's
-        print(f'{name:44}{seconds:9.2f}{value:14.9f}' + (f'{rows[-1][3]:8.1f}x' if rows[-1][3] else f'{"-":>9}'))
-    start = time.perf_counter()
-    threshold_loop(maps, masks, np.quantile(maps[0], np.linspace(1, .7, steps)))
-    rows.append((f'threshold loop for PRO ({steps} of 4000, scaled up)', (time.perf_counter() - start) * 4000 / steps, None, None))
-    print(f'{rows[-1][0]:44}{rows[-1][1]:9.0f}')
-    return rows
+def bench_metrics(m: int=160, # images of 256 x 256
+    repeat: int=3, # runs of each; the fastest counts
+) -> list: # of (name, seconds, value or None, peak memory in bytes)
+    "Time the metrics, scikit-learn's and the loop on the same arrays, print a table, and return its rows."
+    maps, masks = made_up_maps(m)
+    scores, labels, thresholds = maps.max((1, 2)), masks.any((1, 2)), np.quantile(maps[0], np.linspace(1, .7, 5))
+    ways = {'ours: all metrics at once': lambda: evaluate(scores, maps, labels, masks)['pro'],
+            'ours: PRO': lambda: pro(maps, masks),
+            'ours: pixel AUROC': lambda: pixel_auroc(maps, masks),
+            'scikit-learn pixel AUROC': lambda: roc_auc_score(masks.ravel(), maps.ravel())}
+    print(f'{m} maps of 256 x 256, {maps.nbytes/1e6:.0f} MB\n{"":44}{"seconds":>9}{"value":>14}{"memory":>9}')
+    rows = [(name, *timed(work, repeat)) for name, work in ways.items()]
+    for name, seconds, value, peak in rows:
+        print(f'{name:44}{seconds:9.2f}{value:14.9f}{peak/maps.nbytes:8.1f}x')
+    seconds, _, peak = timed(lambda: threshold_loop(maps, masks, thresholds), 1)
+    print(f'{"threshold loop for PRO (5 of 4000, scaled up)":44}{800*seconds:9.0f}')
+    return rows + [('threshold loop for PRO, scaled up', 800*seconds, None, peak)]
 
 # %% ../../nbs/lab/07_benchmark.ipynb #015cbcad
 def bench_growth(cases, # (images, side in pixels) pairs
@@ -112,7 +86,7 @@ def bench_growth(cases, # (images, side in pixels) pairs
     print(f'{"images":>8}{"side":>6}{"pixels":>14}{"seconds":>9}{"ns per pixel":>14}{"memory":>9}')
     for m, size in cases:
         maps, masks = made_up_maps(m, size)
-        seconds, _, peak = timed(lambda: evaluate(maps.max((1, 2)), maps, masks.any((1, 2)), masks), 3)
+        seconds, _, peak = timed(lambda: evaluate(maps.max((1, 2)), maps, masks.any((1, 2)), masks))
         rows.append((m, size, maps.size, seconds, peak / maps.nbytes))
         print(f'{m:8}{size:6}{maps.size:14,}{seconds:9.2f}{1e9*seconds/maps.size:14.0f}{rows[-1][4]:8.1f}x')
     return rows
@@ -122,7 +96,7 @@ def bench_growth(cases, # (images, side in pixels) pairs
 def stpm_bench_metrics(
     growth: bool=False, # also how time grows with number and side of the images (minutes, up to 8 GB of memory)
 ):
-    "Time the metrics beside every other implementation that is installed, on the same arrays."
+    "Time the metrics beside scikit-learn's and a loop over thresholds, on the same arrays."
     with one_sentence('stpm_bench_metrics'):
         bench_metrics()
-        if growth: bench_growth([(m, 256) for m in (40, 80, 160, 320, 640)] + [(160, s) for s in (512, 1024)])
+        if growth: bench_growth([(m, 256) for m in (40, 80, 160, 320, 640)] + [(160, 512), (160, 1024)])

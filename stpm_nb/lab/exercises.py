@@ -13,90 +13,117 @@ import torch
 from ..data import seeded
 from ..loss import unit
 
-# %% ../../nbs/lab/13_exercises.ipynb #dc474a32
+# %% ../../nbs/lab/13_exercises.ipynb #dc474a31
 def _tidy(answer):
-    "A letter, a shape or a number, each in one form."
+    "An answer in one form: a letter, a shape or a number."
     if isinstance(answer, str): return answer.strip().lower()
-    return tuple(int(n) for n in answer) if isinstance(answer, (tuple, list)) else float(answer)
+    return tuple(map(int, answer)) if isinstance(answer, (tuple, list)) else float(answer)
 
+# %% ../../nbs/lab/13_exercises.ipynb #dc474a32
 def seal(exercise: str, # its id, such as '02.1'
-    answer): # the right answer: a number, a shape (a tuple) or the letter of a choice
-    "Eight hexadecimal digits by which a right answer is known again. Numbers count to three digits."
+    answer, # the right answer: a number, a shape (a tuple) or the letter of a choice
+) -> str: # eight hexadecimal digits
+    "What a right answer is known again by. Numbers count to three digits."
     a = _tidy(answer)
-    return hashlib.sha256(f'{exercise} {f"{a + 0:.2e}" if isinstance(a, float) else a}'.encode()).hexdigest()[:8]
+    text = f'{a + 0:.2e}' if isinstance(a, float) else a
+    return hashlib.sha256(f'{exercise} {text}'.encode()).hexdigest()[:8]
 
 # %% ../../nbs/lab/13_exercises.ipynb #5df56650
+_FACTORS = 2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20, 2**30
+
 def _near(a):
-    "{what went wrong, '' for nothing: what the right answer would then be}."
+    "{what went wrong, '' for nothing: what the right answer would then be} of a tidy answer."
     if isinstance(a, str): return {'': [a]}
-    if isinstance(a, tuple): return {'': [a], 'these are the right numbers in another order': itertools.permutations(a),
-        'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
-        'rows and columns are off by a power of two': [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]}
-    factors = (2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20, 2**30)
-    return {'': [a], 'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1], 'this is the rest of the whole': [1 - a, 100 - a],
-        'it is upside down': [1 / (a or 1)], 'it is off by a factor: the unit, or something counted twice': [a*k for u in factors for k in (u, 1/u)]}
+    if isinstance(a, float): return {
+        '': [a], 'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1],
+        'this is the rest of the whole': [1 - a, 100 - a], 'it is upside down': [1 / (a or 1)],
+        'it is off by a factor: the unit, or something counted twice': [a * k for u in _FACTORS for k in (u, 1/u)]}
+    scaled = [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]
+    return {'': [a], 'these are the right numbers in another order': itertools.permutations(a),
+            'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
+            'rows and columns are off by a power of two': scaled}
 
 # %% ../../nbs/lab/13_exercises.ipynb #2b39aecf
 def _judge(exercise, answer, find):
-    "One line if the answer is right or not there yet; what `find` has to say otherwise becomes an AssertionError."
+    "One line if the answer is right or not there yet; what `find()` says otherwise becomes an AssertionError."
     try: why = None if answer is ... else find()
     except NotImplementedError: why = None
-    except Exception as e: raise AssertionError(f'{exercise}: your code, or the check of what it returns, stops with {e!r}.') from e
+    except Exception as e:
+        raise AssertionError(f'{exercise}: your code, or the check of what it returns, stops with {e!r}.') from e
     if why: raise AssertionError(f'{exercise}: {why}.')
     print(f'{exercise} is still open.' if why is None else f'✓ {exercise} is right.')
 
+# %% ../../nbs/lab/13_exercises.ipynb #2b39aed2
 def check_answer(exercise: str, # its id
     answer, # a number, a shape (a tuple) or the letter of a choice; `...` is an open exercise
-    sealed: str): # the `seal` of the right answer
+    sealed: str, # the `seal` of the right answer
+):
     "Compare an answer with a seal. Raises AssertionError with one sentence if it is wrong."
     def fits(a):
         step = 10.**(math.floor(math.log10(abs(a))) - 2) if isinstance(a, float) and a else 0
-        return sealed in [seal(exercise, a + k*step if step else a) for k in (0, -1, 1)]
-    _judge(exercise, answer, lambda: next((why for why, others in _near(_tidy(answer)).items() if any(map(fits, others))), 'not yet; take smaller steps'))
+        return sealed in [seal(exercise, a + k * step if step else a) for k in (0, -1, 1)]
+    def find():
+        for why, others in _near(_tidy(answer)).items():
+            if any(map(fits, others)): return why
+        return 'not yet; take smaller steps'
+    _judge(exercise, answer, find)
 
 # %% ../../nbs/lab/13_exercises.ipynb #f3cdc6f4
 def check_facts(exercise: str, # its id
     answer, # whatever the exercise asks for; `...` is an open exercise
-    facts: dict): # {a fact in words: a function of the answer that is True if it holds}
+    facts: dict, # {a fact in words: a function of the answer that is True if it holds}
+):
     "Test facts one by one. Raises AssertionError with the first that does not hold."
-    _judge(exercise, answer, lambda: next((f'this does not hold yet: {fact}' for fact, holds in facts.items() if not holds(answer)), ''))
+    def find():
+        for fact, holds in facts.items():
+            if not holds(answer): return f'this does not hold yet: {fact}'
+        return ''
+    _judge(exercise, answer, find)
 
 # %% ../../nbs/lab/13_exercises.ipynb #c295e4d0
 def _inputs(kind, seed):
-    "{name: arguments} of one kind, from easy to hard."
+    "{name: two arguments} of one kind, from easy to hard."
+    def pair(*sides, b=2): return [tuple(torch.randn(b, 8, n, n) for n in sides) for _ in 'ts']
     with seeded(13, seed):
-        pair = lambda *sides, b=2: [tuple(torch.randn(b, 8, n, n) for n in sides) for _ in 'ts']
         (t,), (s,), score, hit = *pair(4), torch.randn(12), torch.arange(12) % 3 == 0
-        return dict(features={'unit vectors': (unit(t), unit(s)), 'vectors of any length': (t, 5*s), 'zero vectors': (0*t, s)},
-            pyramids={'one image and equal levels': pair(4, 4, 4, b=1), 'levels of falling size': pair(8, 4, 2, b=1), 'several images': pair(8, 4, 2)},
+        return dict(
+            features={'unit vectors': (unit(t), unit(s)), 'vectors of any length': (t, 5*s), 'zero vectors': (0*t, s)},
+            pyramids={'one image and equal levels': pair(4, 4, 4, b=1), 'levels of falling size': pair(8, 4, 2, b=1),
+                      'several images': pair(8, 4, 2)},
             scores={'scores that overlap': (score + hit, hit), 'scores that tie': ((score + hit).round(), hit)})[kind]
 
 # %% ../../nbs/lab/13_exercises.ipynb #5584ff7d
 def _difference(got, want):
-    "What is wrong with some results, in words; '' if nothing is."
+    "What is wrong with the results of one function, beside those of another, in words; '' if nothing is."
+    def same(a, b): return torch.allclose(a, b, 1e-3, 1e-5)
     if any(g is None for g in got): return 'nothing comes back (is there a `return`?)'
-    got, want = ([torch.as_tensor(v).detach() for v in vs] for vs in (got, want))
-    if got[0].shape != want[0].shape: return f'the shape is {list(got[0].shape)} and not {list(want[0].shape)}'
-    if got[0].is_floating_point() != want[0].is_floating_point(): return f'the dtype is {got[0].dtype} and not {want[0].dtype}'
-    got, want = torch.stack(got).double(), torch.stack(want).double()
-    same = lambda a, b: torch.allclose(a, b, 1e-3, 1e-5)
-    if same(got, want): return ''
-    if not got.isfinite().all(): return 'NaN or infinite values come back'
-    for why, v in (('it runs the wrong way round', got + want), ('the result is off by a constant factor', (got / want)[want.abs() > 1e-2]),
-                   ('the result is off by a constant', got - want)):
-        if same(v, v.mean()) and not same(want, want.mean()): return why
-    return 'the right values stand in the wrong places' if same(got.flatten().sort()[0], want.flatten().sort()[0]) else 'the values are wrong'
+    got, want = ([torch.as_tensor(v).detach() for v in values] for values in (got, want))
+    a, b = got[0], want[0]
+    if a.shape != b.shape: return f'the shape is {list(a.shape)} and not {list(b.shape)}'
+    if a.is_floating_point() != b.is_floating_point(): return f'the dtype is {a.dtype} and not {b.dtype}'
+    a, b = torch.stack(got).double(), torch.stack(want).double()              # [3 draws, ...]
+    if same(a, b): return ''
+    if not a.isfinite().all(): return 'NaN or infinite values come back'
+    found = {'it runs the wrong way round': a + b, 'the result is off by a constant': a - b,
+             'the result is off by a constant factor': (a / b)[b.abs() > 1e-2]}
+    for why, v in found.items():
+        if same(v, v.mean()) and not same(b, b.mean()): return why
+    moved = same(a.flatten().sort()[0], b.flatten().sort()[0])
+    return 'the right values stand in the wrong places' if moved else 'the values are wrong'
 
 # %% ../../nbs/lab/13_exercises.ipynb #4303d780
 def check_function(exercise: str, # its id
     f, # your function
     reference, # the function that it must agree with
-    kind: str): # what both are given: 'features', 'pyramids' or 'scores'
+    kind: str, # what both are given: 'features', 'pyramids' or 'scores'
+):
     "Run two functions on the same inputs, from easy to hard. Raises AssertionError with the first difference."
     def find():
-        names = list(_inputs(kind, 0))
-        for k, name in enumerate(names):
-            why = _difference(*zip(*[[g(*_inputs(kind, seed)[name]) for g in (f, reference)] for seed in range(3)]))
-            if why: return f'{why} for {name}' + (f', all is well for {", ".join(names[:k])}' if k else '')
+        well = []
+        for name in _inputs(kind, 0):
+            given = [_inputs(kind, seed)[name] for seed in range(3)]
+            why = _difference([f(*pair) for pair in given], [reference(*pair) for pair in given])
+            if why: return f'{why} for {name}' + (f', all is well for {", ".join(well)}' if well else '')
+            well.append(name)
         return ''
     _judge(exercise, f, find)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from ..metrics import evaluate, pixel_auroc, pro
-from ..tool.commands import _one_sentence as one_sentence
+from ..tool.files import one_sentence
 
 # %% ../../nbs/lab/07_benchmark.ipynb #005b1988
 def made_up_maps(m: int=160, # images

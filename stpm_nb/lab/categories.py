@@ -18,13 +18,12 @@ import torch
 import torch.distributed as dist
 from fastcore.script import call_parse
 
-from ..data import Category, read_category, split_train_val
-from ..features import make_teacher
-from ..train import _write as write, pick_device
-from ..detector import Detector, show_predictions
-from ..tool.commands import _check_options as check_options, _one_sentence as one_sentence
-from ..tool.commands import _output_folder as own_folder, _save as save_figure, report
-from ..tool.readers import find_categories, find_samples
+from ..data import Category
+from ..detector import show_predictions
+from ..tool.files import one_sentence, own_folder, write
+from ..tool.gate import check_options, check_samples
+from ..tool.report import checked_detector, report, save_figure
+from ..tool.readers import find_categories, find_samples, load_category
 
 # %% ../../nbs/lab/09_categories.ipynb #b82c33c9
 _DEFAULTS = dict(epochs=None, size=256, backbone='resnet18', untrained=False)
@@ -63,10 +62,10 @@ def best_and_worst(category: Category, # with test images
 # %% ../../nbs/lab/09_categories.ipynb #d0bd602d
 def _measured(data, asked, device, checkpoint):
     "Train a detector and measure it. Returns (the row of `run_category`, anomaly maps float32 [M, S, S])."
-    detector = Detector(None if asked['untrained'] else 'imagenet', device, asked['backbone'])
+    detector = checked_detector(None if asked['untrained'] else 'imagenet', device, asked['backbone'])
     detector.fit(data, asked['epochs'], asked['seed'], checkpoint, progress=False)
     results, maps = report(detector, data)
-    seconds = sum(.8 * len(data.train) / h['images_per_s'] for h in detector.history)
+    seconds = sum(h['seconds'] for h in detector.history)
     return dict(category=data.name, seed=asked['seed'], **results, seconds=seconds, asked=asked,
                 settings=detector.settings), maps
 
@@ -83,10 +82,10 @@ def run_category(folder: str|Path, # a category in any layout
     asked, row = _earlier(file, samples, seed=int(seed), **options)
     if row: return row
     file.parent.mkdir(parents=True, exist_ok=True)
-    data = read_category(name, samples, asked['size'])
+    data = load_category(folder, asked['size'])
     row, maps = _measured(data, asked, device, checkpoint)
     if len(data.test): save_figure(best_and_worst(data, maps, row['threshold'], f'{name}, seed {seed}'), sheet)
-    write(file, json.dumps(row, indent=2, default=int).encode())
+    write(file, json.dumps(row, indent=2, default=int))
     checkpoint.unlink(missing_ok=True)
     return json.loads(file.read_text())
 
@@ -190,11 +189,13 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
     rows = shared(jobs, lambda job: _attempt(folders[job[1]], out, job[0], device=device, **options))
     rows.sort(key=lambda row: (list(folders).index(row['category']), row['seed']))
     if os.environ.get('RANK', '0') == '0':
-        write(Path(out)/'results.csv', results_csv(rows).encode())
-        write(Path(out)/'results.md', results_table(rows).encode())
+        write(Path(out)/'results.csv', results_csv(rows))
+        write(Path(out)/'results.md', results_table(rows))
     return rows
 
 # %% ../../nbs/lab/09_categories.ipynb #40b6a929
+_AGAIN = '; the same command continues where it stopped'
+
 def _finish(rows, out):
     "Print the table, by the first process only. Raises ValueError if a run failed."
     if os.environ.get('RANK', '0') != '0': return
@@ -215,11 +216,10 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
     "Train and evaluate every category in a folder, and put published numbers beside."
-    with one_sentence('stpm_bench_categories'):
+    with one_sentence('stpm_bench_categories', _AGAIN), own_folder(out) as folder:
         check_options(epochs, size, seeds)
         if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')
         names = only and [name.strip() for name in only.split(',')]
         options = dict(epochs=epochs, size=size, backbone=backbone, untrained=untrained)
-        pick_device(device)
-        make_teacher(None if untrained else 'imagenet', backbone=backbone)
-        _finish(bench_categories(root, own_folder(out), names, seeds, device, **options), out)
+        checked_detector(None if untrained else 'imagenet', device, backbone)
+        _finish(bench_categories(root, folder, names, seeds, device, **options), out)

@@ -17,10 +17,12 @@ from ..data import Category, normalise, seeded, split_train_val
 from ..features import make_student, pyramid
 from ..loss import anomaly_map, pyramid_loss
 from ..train import fast_dtype, teacher_targets, train_student, validation_error
-from ..train import _write as write
 from ..metrics import evaluate
 from ..detector import Detector
-from ..tool.commands import _check_options as check_options, _one_sentence as one_sentence, detector_or_untrained
+from ..tool.fast import compiled
+from ..tool.files import one_sentence, write
+from ..tool.gate import check_options
+from ..tool.report import detector_or_untrained
 from ..tool.readers import load_category
 from ..tool.synthetic import make_synthetic
 from .benchmark import timed
@@ -114,11 +116,11 @@ def bench_training(detector: Detector, # its teacher is used
 def bench_scoring(detector: Detector, # fitted
     category: Category, # whose test images are scored
     batches=(1, 8, 32, 128), # images at a time
-    compiled: bool=True, # also through `torch.compile`; needs a C++ compiler and a minute
+    compile: bool=True, # also through `torch.compile`; needs a C++ compiler and a minute
 ) -> dict: # {name: {batch: images a second}}, from memory and from files
     "Print images a second of the plain way, ours and ours compiled, and how far our scores are from float32."
     speed, ways = {}, {'plain': plain(detector), 'ours': detector}
-    if compiled: ways['ours compiled'] = copy.copy(detector).compile()
+    if compile: ways['ours compiled'] = compiled(copy.copy(detector))
     print(f'{"images a second, at a time":27}' + ''.join(f'{b:8}' for b in batches))
     for name, files in [(name, files) for name in ways for files in ('', ', from files')]:
         row = speed[name + files] = {}
@@ -141,7 +143,7 @@ def bench_size(detector, # a `Detector`; it is fitted anew
         with seeded(0): images = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8)
         detector.fit(Category('noise', images, images[:0], torch.zeros(0), None, []), epochs=2, progress=False)
         scoring = 1e3 * timed(lambda: detector.predict(images), 2)[0] / n
-        rows.append((n, side, scoring, 1e3 / detector.history[-1]['images_per_s']))
+        rows.append((n, side, scoring, 1e3 * detector.history[-1]['seconds'] / (.8 * n)))
         print(f'{n:8}{side:6}{rows[-1][2]:12.1f}{rows[-1][3]:12.1f}')
     return rows
 
@@ -170,4 +172,4 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
         print(f'{found["machine"]}\n{data.name}, {detector.settings["teacher"]} teacher')
         found |= dict(training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
         if growth: found['growth'] = bench_size(detector)
-        if out: write(out, json.dumps(found, indent=2).encode())
+        if out: write(out, json.dumps(found, indent=2))

@@ -46,7 +46,8 @@ def student(cells: list, # of a notebook
     "Take out the solutions, what they and their checks have put out, and the lines about the teaching pack."
     kept, solution = [], None
     for cell in cells:
-        cell = cell | dict(source=[line for line in cell['source'] if 'teaching.ipynb' not in line])
+        told = 'teaching.ipynb' if cell['cell_type'] == 'markdown' else None
+        cell = cell | dict(source=[line for line in cell['source'] if not told or told not in line])
         if 'solution' in cell['metadata'].get('tags', []):
             if cell['cell_type'] == 'code': solution = cell
             continue

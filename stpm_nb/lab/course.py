@@ -46,12 +46,13 @@ def student(cells: list, # of a notebook
     "Take out the solutions, what they and their checks have put out, and the lines about the teaching pack."
     kept, solution = [], None
     for cell in cells:
-        cell = cell | dict(source=[line for line in cell['source'] if 'teaching.ipynb' not in line])
+        if cell['cell_type'] == 'markdown':
+            cell = cell | dict(source=[line for line in cell['source'] if 'teaching.ipynb' not in line])
         if 'solution' in cell['metadata'].get('tags', []):
             if cell['cell_type'] == 'code': solution = cell
             continue
         if solution and cell['cell_type'] == 'code':                 # the check
-            cell |= dict(outputs=[], execution_count=None)
+            cell = cell | dict(outputs=[], execution_count=None)
             answer = empty_answer(''.join(solution['source']), ''.join(cell['source']))
             kept.append(cell | dict(id=solution['id'], source=answer))
         kept, solution = [*kept, cell], None

@@ -102,13 +102,13 @@ def show_samples(images: torch.Tensor, # uint8 [n, 3, S, S]
 ) -> plt.Figure: # the figure, n columns wide
     "Draw images on one row and their ground-truth masks below."
     rows, n = 1 if masks is None else 2, len(images)
-    fig, axs = plt.subplots(rows, n, figsize=(2*n, 2.15*rows + 0.3), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(rows, n, figsize=(2*n, 2.15*rows + 0.3), squeeze=False, layout='constrained',
+                            subplot_kw=dict(xticks=[], yticks=[]))
     for i, image in enumerate(images):
-        axs[0, i].imshow(image.permute(1, 2, 0).cpu())
+        axs[0, i].imshow(image.permute(1, 2, 0).numpy(force=True))
         if titles: axs[0, i].set_title(titles[i], fontsize=10)
-        if rows == 2: axs[1, i].imshow(masks[i].cpu(), cmap='gray', vmin=0, vmax=1)
+        if rows == 2: axs[1, i].imshow(masks[i].numpy(force=True), cmap='gray', vmin=0, vmax=1)
     for row, name in zip(axs, ('image', 'ground-truth mask')): row[0].set_ylabel(name)
-    for ax in axs.flat: ax.set(xticks=[], yticks=[])
     fig.suptitle(suptitle)
     return fig
 

@@ -17,8 +17,7 @@ def arrays(scores, # float, any shape, NumPy array or torch tensor on any device
 ) -> tuple: # (scores, labels), NumPy arrays of the same shape, labels bool
     """Scores and labels as NumPy arrays. Raises ValueError for what would give a wrong number without a word:
     other shapes, NaN or infinite scores, labels that are all alike."""
-    if torch.is_tensor(scores) and scores.dtype == torch.bfloat16:      # a type that NumPy does not know
-        scores = scores.float()
+    if torch.is_tensor(scores) and scores.dtype == torch.bfloat16: scores = scores.float()   # not NumPy's
     scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
     if scores.dtype == np.float16: scores = scores.astype(np.float32)   # the same values, sorted faster
     if scores.shape != labels.shape:
@@ -84,8 +83,7 @@ def per_region(maps: np.ndarray, # float [M, H, W]
     whole: bool=True, # False: PRO alone, in less time; the pixel AUROCs then mean nothing
 ) -> tuple: # (area in pixels, pixel AUROC, PRO), [R] each
     "What each ground-truth region earns. Raises ValueError for another `max_fpr`."
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f'max_fpr is {max_fpr}; expected above 0 and at most 1.')
+    if not 0 < max_fpr <= 1: raise ValueError(f'max_fpr is {max_fpr}; expected above 0 and at most 1.')
     low, high = good_above(maps, masks, 1. if whole else max_fpr)       # [K] each
     region = region_of(masks)                                           # [K]
     area = np.bincount(region)                                          # [R]

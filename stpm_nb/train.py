@@ -7,7 +7,7 @@ __all__ = ['CACHE_LIMIT', 'pick_device', 'fast_dtype', 'mixed_precision', 'teach
            'validation_error', 'new_run', 'save_state', 'read_state', 'resume', 'train_student']
 
 # %% ../nbs/03_train.ipynb #002968cb
-import math, time, zipfile
+import io, math, time, zipfile
 from pathlib import Path
 
 import torch
@@ -111,14 +111,20 @@ def save_state(state: dict, # networks, optimisers, schedules, tensors, numbers,
 ):
     "Write a file under a temporary name, then move it into place: until then an older one stays whole."
     plain = {name: x.state_dict() if hasattr(x, 'state_dict') else x for name, x in state.items()}
-    with open(f'{path}.tmp', 'wb') as file: torch.save(plain, file)
-    Path(file.name).replace(path)
+    tmp, file = Path(f'{path}.tmp'), io.BytesIO()
+    torch.save(plain, file)
+    try:
+        tmp.write_bytes(file.getbuffer())
+        tmp.replace(path)
+    finally: tmp.unlink(missing_ok=True)
 
 def read_state(path: str|Path, # a file that `save_state` wrote
 ) -> dict: # what was saved, its tensors on the CPU
     "Read a file, and run nothing that it may hold. Raises ValueError if it is damaged or of another kind."
+    Path(path).stat()      # a file that is not there raises FileNotFoundError
     try:
-        if zipfile.ZipFile(path).testzip(): raise zipfile.BadZipFile
+        with zipfile.ZipFile(path) as parts:
+            for name in parts.namelist(): parts.read(name)      # compares the part with its checksum
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(f'{path} is damaged or no file of this program.') from e
 
@@ -164,6 +170,7 @@ def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device 
     "Train a student to agree with the teacher (paper, section 3.2). The same seed gives the same numbers."
     steps = max(1, len(train) // int(batch))          # int, float: NumPy's numbers cannot be read back
     settings = dict(epochs=int(epochs or math.ceil(1200 / steps)), batch=int(batch), lr=float(lr),
-                    seed=int(seed), backbone=backbone, images=[len(train), len(val), train.shape[-1]])
+                    seed=int(seed), backbone=backbone, pixels=int(train.sum()),
+                    teacher=round(next(teacher.parameters()).sum().item(), 3))
     run = new_run(settings['seed'], settings['lr'], settings['epochs'] * steps, train.device, backbone)
     return _epochs(teacher, train, val, run, settings, checkpoint, progress)

@@ -21,7 +21,7 @@ from ..data import Category, upright
 from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..metrics import arrays
-from ..train import _read as read_state
+from ..train import read_state
 
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):

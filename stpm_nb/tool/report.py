@@ -16,7 +16,8 @@ from ..data import Category, brightness_score, mean_image_map
 from ..detector import Detector, show_predictions
 from .fast import make_scorer
 from .gate import check_backbone, check_device, check_weights
-from ..metrics import average_precision, best_f1, bootstrap, evaluate, image_auroc, per_patient, stratified
+from ..metrics import evaluate, image_auroc
+from .trust import average_precision, best_f1, bootstrap, per_patient, stratified
 
 # %% ../../nbs/tool/05c_report.ipynb #1b8d56b5
 def _measured(scores, maps, labels, masks):

@@ -62,9 +62,9 @@ def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
         torch.zeros(1, device=device).item()      # to the device and back
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
-FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'               # no others: a PostScript file is a program
-UNREADABLE = '.gif', '.heic', '.heif', '.avif', '.dng'       # photos that PIL cannot read, or not whole
-MIN_SIDE, MAX_PIXELS = 8, 2**26                              # 8192 x 8192: 256 MiB once decoded
+FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'   # no others: a PostScript file is a program
+UNREADABLE = '.gif', '.heic', '.heif', '.avif', '.dng'   # PIL cannot read them, or not whole
+MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
 
 def _header(path):
     "Width and height of the upright image, its mode, and its brightest value (0 if it has 8 bits)."

@@ -138,6 +138,14 @@ def visa(w, table='object,split,label,image,mask\n', images=3):
     if table is not None: text(d/'split_csv'/'1cls.csv', table)
     return lambda: checked(d/'pcb')
 
+def after(given, act, call=None):
+    "A case, with something done to it before the call."
+    def both(w):
+        plain = given(w)
+        act(w)
+        return (lambda: call(w)) if call else plain
+    return both
+
 def layout(*paths):
     "A case: a folder with these images in it."
     def given(w):
@@ -167,11 +175,13 @@ LAYOUTS = [
     ('photos: two good images and defects', layout('good/a.png', 'good/b.png', 'bad/c.png'), 'holds 1 good training image(s)', 'at least 2'),
     ('photos: a mask missing', layout('good/a.png', 'good/b.png', 'good/c.png', 'bad/d.png', 'masks/e.png'), 'd.png has no mask', 'masks/d.png'),
     ('photos: a heic among the defects',
-     lambda w: (layout('good/a.png', 'good/b.png', 'good/c.png')(w), text(w.here/'d/bad/e.heic'), lambda: checked(w.here/'d'))[2], 'e.heic', 'save it as JPEG'),
+     after(layout('good/a.png', 'good/b.png', 'good/c.png'), lambda w: text(w.here/'d/bad/e.heic')),
+     'e.heic', 'save it as JPEG'),
     ('VisA: no table', lambda w: visa(w, None), '1cls.csv', 'copy it there'),
     ('VisA: the table of something else', lambda w: visa(w, 'a,b\n1,2\n'), '1cls.csv', 'expected columns object, split, label, image, mask'),
     ('VisA: a table that is no text',
-     lambda w: (visa(w), (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80'), lambda: checked(w.here/'visa/pcb'))[2], '1cls.csv', 'expected columns'),
+     after(visa, lambda w: (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80')), '1cls.csv',
+     'expected columns'),
     ('VisA: a table cut off in a row', lambda w: visa(w, 'object,split,label,image,mask\npcb,train\n'), '1cls.csv', 'expected columns'),
     ('VisA: a table without the category', lambda w: visa(w, 'object,split,label,image,mask\ncandle,train,normal,a.png,\n'), 'holds 0 good training image(s)', 'pcb'),
     ('VisA: a table with images that are not there', lambda w: (visa(w, 'object,split,label,image,mask\n' + 'pcb,train,normal,no.png,\n' * 2), lambda: load_category(w.here/'visa/pcb', 32))[1], FileNotFoundError, 'no.png', 'check the path'),
@@ -203,13 +213,6 @@ def volumes(n=2, flair=None, seg=None, names=('flair', 'seg')):
                 else: nibabel.save(nibabel.Nifti1Image(whole * (name != 'seg') if x is None else x, np.eye(4)), path)
         return lambda: slice_brats(w.here/'in', w.here/'out')
     return given
-
-def after(given, act, call=None):
-    "A case, with something done to it before the call."
-    def both(w):
-        plain = given(w); act(w)
-        return (lambda: call(w)) if call else plain
-    return both
 
 VOLUMES = [
     ('a folder without volumes', lambda w: lambda: slice_brats(w.here, w.here/'out'), 'holds 0 FLAIR volume(s)', '_flair.nii.gz', 'at least 2'),
@@ -359,8 +362,8 @@ def resumed(change, seed=7):
 def spoiled(change): return resumed(lambda w, p: torch.save(change(torch.load(w.checkpoint, weights_only=True)), p))
 
 CHECKPOINTS = [
-    ('of another run', resumed(lambda w, p: shutil.copy(w.checkpoint, p), 0), 'c.pt is a checkpoint of another run', 'seed 7 there, 0 here',
-     'delete it'),
+    ('of another run', resumed(lambda w, p: shutil.copy(w.checkpoint, p), 0), 'c.pt is a checkpoint of another run',
+     'seed 7 there, 0 here', 'delete it'),
     ('text', resumed(lambda w, p: text(p)), 'c.pt is not a checkpoint', 'delete it'),
     ('a folder', resumed(lambda w, p: p.mkdir()), 'c.pt is not a checkpoint', 'delete it'),
     ('a model file', resumed(lambda w, p: shutil.copy(w.model, p)), 'c.pt is ', 'delete it'),
@@ -376,7 +379,9 @@ def test_bad_checkpoint(w, given, words): refused(w, given, words)
 
 blank = lambda n=2, side=32, kind=torch.uint8: torch.zeros(n, 3, side, side, dtype=kind)
 fresh = lambda: Detector(None, 'cpu')
-missing_weights = lambda w: (w.patch.setenv('TORCH_HOME', str(w.here)), w.patch.setattr('stpm_nb.tool.gate._reachable', lambda url: False))
+def missing_weights(w):
+    w.patch.setenv('TORCH_HOME', str(w.here))
+    w.patch.setattr('stpm_nb.tool.gate._reachable', lambda url: False)
 no_onnx = lambda w: [w.patch.setitem(sys.modules, name, None) for name in ('onnx', 'onnxscript')]
 
 def half_fitted(w):
@@ -449,7 +454,8 @@ DETECTOR = [
      'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
     ('broken weights', lambda w: (missing_weights(w), text(w.here/'hub'/'checkpoints'/'resnet18-f37072fd.pth'), lambda: make_teacher())[2], FileNotFoundError, 'cannot be read', 'Delete it'),
     ('features that differ', lambda w: lambda: cosine_distance(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 2, 2)), '(1, 8, 4, 4)', 'equal shapes'),
-    *[(f'device {d}', lambda w, d=d: lambda: check_device(d), f"'{d}'", 'leave it out') for d in ('banana', '', 'cuda:99', 'gpu', 'mps:7', 'CPU', 'cpu,cuda', 'xla', 'meta')],
+    *[(f'device {d}', lambda w, d=d: lambda: check_device(d), f"'{d}'", 'leave it out')
+      for d in ('banana', '', 'cuda:99', 'gpu', 'mps:7', 'CPU', 'cpu,cuda', 'xla', 'meta')],
     ('a device of an unknown kind', lambda w: lambda: check_device('tpu'), "'tpu'", 'leave it out'),
 ]
 
@@ -458,9 +464,10 @@ def test_bad_use_of_the_detector(w, given, words): refused(w, given, words)
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 @table([('check_device', lambda w: lambda: check_device('cuda'), "'cuda'", 'leave it out'),
-        ('stpm_predict', lambda w: lambda: stpm_predict(str(w.model), str(w.fabric), device='cuda'), SystemExit, "'cuda'", 'leave it out'),
-        ('stpm_train', lambda w: lambda: stpm_train(str(w.fabric), size=32, untrained=True, device='cuda'), SystemExit, "'cuda'",
-         'leave it out')])
+        ('stpm_predict', lambda w: lambda: stpm_predict(str(w.model), str(w.fabric), device='cuda'),
+         SystemExit, "'cuda'", 'leave it out'),
+        ('stpm_train', lambda w: lambda: stpm_train(str(w.fabric), size=32, untrained=True, device='cuda'),
+         SystemExit, "'cuda'", 'leave it out')])
 def test_no_gpu(w, given, words): refused(w, given, words)
 
 # --- arrays in the metrics
@@ -509,12 +516,15 @@ def test_bad_arrays(w, given, words): refused(w, given, words)
 
 # --- options, and a PyTorch that is too old
 
+def old_torch(w):
+    w.patch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.9.1'))
+    return check_torch
+
 OPTIONS = [
     ('no epochs', lambda w: lambda: check_options(epochs=0), '--epochs is 0', 'at least 1'),
     ('no seeds', lambda w: lambda: check_options(seeds=-1), '--seeds is -1', 'at least 1'),
     ('a size of 50', lambda w: lambda: check_options(size=50), '--size is 50', 'multiple of 16'),
-    ('an old PyTorch', lambda w: (w.patch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.9.1')), check_torch)[1],
-     'PyTorch 2.9.1', 'update it'),
+    ('an old PyTorch', old_torch, 'PyTorch 2.9.1', 'update it'),
 ]
 
 @table(OPTIONS)

@@ -8,7 +8,6 @@ __all__ = ['IMAGE_SUFFIXES', 'Sample', 'Category', 'IMAGENET_MEAN', 'IMAGENET_ST
            'brightness_score', 'mean_image_map']
 
 # %% ../nbs/00_data.ipynb #0023ada4
-import warnings
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as TF
-
-warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file headers
 
 # %% ../nbs/00_data.ipynb #0093f041
 def upright(path: str|Path, # an image file
@@ -116,9 +113,8 @@ def show_samples(images: torch.Tensor, # uint8 [n, 3, S, S]
 @contextmanager
 def seeded(*seed: int): # one or more integers; the same ones give the same random numbers
     "Run a `with` block with PyTorch's CPU random numbers seeded, then restore the state found before."
-    one_number = hash(tuple(int(s) for s in seed)) % 2**63
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(one_number)
+        torch.default_generator.manual_seed(hash(tuple(int(s) for s in seed)) % 2**63)
         yield
 
 # %% ../nbs/00_data.ipynb #02966d1d

@@ -135,8 +135,8 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
 ) -> Detector: # as it was saved
     "Read a model file. Raises as `read_state`, and ValueError if it is of another kind or version."
     state = read_state(path)
-    found = state.get('format'), state.get('version')
-    if found != (FORMAT, VERSION): raise ValueError(f'{path} holds {found}; expected {(FORMAT, VERSION)}.')
+    if (state.get('format'), state.get('version')) != (FORMAT, VERSION):
+        raise ValueError(f'{path} is of another kind or version; expected {FORMAT!r} of version {VERSION}.')
     backbone = state['settings'].get('backbone', 'resnet18')
     self = cls(None, device, backbone, scorer)
     self.settings, self.threshold, self.history = state['settings'], state['threshold'], state['history']

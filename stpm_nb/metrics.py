@@ -119,9 +119,8 @@ def pro_curve(maps, # float [M, H, W], anomaly maps
     weight = 1 / area[region] / len(area)                               # [K], the sum is 1
     _, one, step = np.unique(low + high, return_index=True, return_inverse=True)
     after = np.cumsum(np.bincount(step, weight))                        # [steps], the height behind each rise
-    before = np.r_[0, after[:-1]]                                       # and the one before it
     x = np.column_stack([low[one], high[one]]).ravel()                  # begin and end of each rise in turn
-    y = np.column_stack([before, after]).ravel()
+    y = np.column_stack([np.r_[0, after[:-1]], after]).ravel()          # the heights there
     return np.r_[0, x, 1], np.r_[0, y, 1]
 
 # %% ../nbs/04_metrics.ipynb #0441cd8f
@@ -131,8 +130,7 @@ def evaluate(scores, # float [M], one anomaly score for each image
     masks=None, # 0/1 or bool [M, H, W], True = defective; None if there are none
 ) -> dict: # image_auroc, pixel_auroc, pro: floats, 0 to 1; the last two are None without masks
     "The three numbers that anomaly detection is reported in. Raises as `arrays`."
-    found = dict(image_auroc=image_auroc(scores, labels), pixel_auroc=None, pro=None)
-    if masks is not None:
-        area, auroc, earned = per_region(*arrays(maps, masks))
-        found |= dict(pixel_auroc=float(np.average(auroc, weights=area)), pro=float(earned.mean()))
-    return found
+    image = image_auroc(scores, labels)
+    if masks is None: return dict(image_auroc=image, pixel_auroc=None, pro=None)
+    area, auroc, pros = per_region(*arrays(maps, masks))
+    return dict(image_auroc=image, pixel_auroc=float(np.average(auroc, weights=area)), pro=float(pros.mean()))

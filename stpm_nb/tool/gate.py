@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'UNREADABLE', 'MIN_SIDE', 'MAX_PIXELS', 'check_whole', 'ch
            'check_weights', 'check_model', 'check_checkpoint', 'check_result']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
-import threading, urllib.request, zipfile
+import threading, urllib.request, warnings, zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..metrics import arrays
 from ..train import read_state
+
+warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file headers
 
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):
@@ -60,9 +62,9 @@ def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
         torch.zeros(1, device=device).item()      # to the device and back
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
-FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'               # no others: a PostScript file is a program
-UNREADABLE = '.gif', '.heic', '.heif', '.avif', '.dng'       # photos that PIL cannot read, or not whole
-MIN_SIDE, MAX_PIXELS = 8, 2**26                              # 8192 x 8192: 256 MiB once decoded
+FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'   # no others: a PostScript file is a program
+UNREADABLE = '.gif', '.heic', '.heif', '.avif', '.dng'   # PIL cannot read them, or not whole
+MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
 
 def _header(path):
     "Width and height of the upright image, its mode, and its brightest value (0 if it has 8 bits)."

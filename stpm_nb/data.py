@@ -68,21 +68,21 @@ def find_mvtec(folder: str|Path, # one category in the MVTec AD layout
     samples = [Sample(p, None, 'train', 'good', 0) for p in image_files(folder/'train'/'good')]
     for kind in sorted(p for p in (folder/'test').glob('[!.]*') if p.is_dir()):
         for path in image_files(kind):
-            mask = masks/kind.name/f'{path.stem}.png'    # other data sets that were sorted into this layout
-            if not mask.is_file(): mask = masks/kind.name/f'{path.stem}_mask.png'
-            if kind.name == 'good' or not masks.is_dir(): mask = None
-            samples.append(Sample(path, mask, 'test', kind.name, int(kind.name != 'good')))
+            short = masks/kind.name/f'{path.stem}.png'           # the name in some other data sets
+            mask = short if short.is_file() else short.with_stem(f'{path.stem}_mask')     # in MVTec AD
+            label = int(kind.name != 'good')
+            samples.append(Sample(path, mask if label and masks.is_dir() else None, 'test', kind.name, label))
     return samples
 
 # %% ../nbs/00_data.ipynb #022677f2
 Category = namedtuple('Category', 'name train test masks labels samples')
 
 def read_category(name: str, # what to call it
-    samples: list, # the table of its samples, see `find_mvtec`
+    samples: list, # all rows of its table, see `find_mvtec`
     size: int=256, # side of the square images, in pixels
 ) -> Category: # a named tuple: name, train, test, masks, labels, samples; tensors on the CPU
     "Read every image and mask of a category once, in parallel threads. Raises as `upright`."
-    train, test = ([s for s in samples if s.split == split] for split in ('train', 'test'))
+    train, test = [s for s in samples if s.split == 'train'], [s for s in samples if s.split == 'test']
     def image(s): return read_image(s.path, size)
     def mask(s): return read_mask(s.mask, size) if s.mask else torch.zeros(size, size, dtype=torch.bool)
     with ThreadPoolExecutor() as pool:
@@ -133,7 +133,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def normalise(images: torch.Tensor, # uint8 [B, 3, S, S], RGB
 ) -> torch.Tensor: # float32 [B, 3, S, S], channels_last, on the same device
-    "What an ImageNet network expects: mean 0 and deviation 1 per channel. Raises ValueError for floats."
+    "Shift and scale each channel by ImageNet's mean and deviation. Raises ValueError for floats."
     if images.dtype != torch.uint8: raise ValueError(f'Images are {images.dtype}; expected uint8, 0 to 255.')
     mean, std = images.new_tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float32).view(2, 3, 1, 1)
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -38,7 +38,7 @@ def read_image(path: str|Path, # an image file: grey, colour, transparent, 8 or 
     if im.mode != 'RGB':     # 16 bits: PIL alone would make 255 of everything above 255
         values = np.asarray(im, dtype=np.float32) / 257     # 0 to 65535 becomes 0 to 255
         im = Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert('RGB')
-    return TF.resize(TF.pil_to_tensor(im), [size, size], antialias=True)
+    return TF.resize(TF.pil_to_tensor(im), [size, size], antialias=True)     # from uint8 [3, height, width]
 
 # %% ../nbs/00_data.ipynb #01481138
 def read_mask(path: str|Path, # the mask: any value above 0 is defective
@@ -149,5 +149,5 @@ def mean_image_map(train: torch.Tensor, # uint8 [N, 3, S, S], good images
     images: torch.Tensor, # uint8 [M, 3, S, S]
 ) -> torch.Tensor: # float32 [M, S, S], 0 to 255
     "Baseline: absolute distance of each pixel to the mean training image, averaged over the channels."
-    mean = sum(b.float().sum(0) for b in train.split(32)) / len(train)
+    mean = sum(b.float().sum(0) for b in train.split(32)) / len(train)     # 32 at a time: less memory
     return torch.cat([(b - mean).abs().mean(1) for b in images.split(32)])

@@ -38,7 +38,7 @@ def read_image(path: str|Path, # an image file: grey, colour, transparent, 8 or 
     if im.mode != 'RGB':     # 16 bits: PIL alone would make 255 of everything above 255
         values = np.asarray(im, dtype=np.float32) / 257     # 0 to 65535 becomes 0 to 255
         im = Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert('RGB')
-    return TF.resize(TF.pil_to_tensor(im), [size, size], antialias=True)     # from uint8 [3, height, width]
+    return TF.resize(TF.pil_to_tensor(im), [size, size], antialias=True)
 
 # %% ../nbs/00_data.ipynb #01481138
 def read_mask(path: str|Path, # the mask: any value above 0 is defective

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stpm_nb.lab.course import stpm_course
+from stpm_nb.press.course import stpm_course
 
 ROOT = Path(__file__).parent.parent
 STATEMENT = re.compile(r'^### (\w+\.\d+) \S.*\n\n\*(Warm-up|Core|Harder|Project)\.\* \S')

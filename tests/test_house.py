@@ -1,6 +1,7 @@
 """The house keeps its floors: how long, how wide and how dense the code is, who imports whom, how much a cell holds.
 
-METHOD is the paper, readable in one sitting. TOOL is what a user touches, LAB what is measured and marked; `nbs/more` exports nothing.
+METHOD is the paper, readable in one sitting. TOOL is what a user touches, LAB what is measured and marked, PRESS what is handed out.
+`nbs/more` exports nothing.
 A limit is lowered when the code gets better, and raised only when something else is deleted.
 `python tests/test_house.py` prints the table of all modules."""
 import ast
@@ -15,9 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 METHOD = 'data features loss train metrics detector'.split()
-FLOORS = ['method', 'tool', 'lab']
-LINES = dict(method=500, tool=700, lab=400)             # code lines of a floor, at most
-WIDTH = dict(method=110, tool=120, lab=120, more=120)
+FLOORS = ['method', 'tool', 'lab', 'press']
+LINES = dict(method=500, tool=700, lab=400, press=141)  # code lines of a floor, at most
+WIDTH = dict(method=110, tool=120, lab=120, press=120, more=120)
 TOKENS = 13                                             # per line of a module; 12 on average over the method
 REFUSALS = 4                                            # `raise` and `try` per module of the method
 CELL_LINES, CELL_CHARACTERS = 20, 1400

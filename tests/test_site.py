@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from stpm_nb.lab.site import stpm_site
+from stpm_nb.press.site import stpm_site
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = configparser.ConfigParser(delimiters=['='])
@@ -39,7 +39,7 @@ def test_page_is_well_formed(site, name):
 def test_contents_lists_every_page_and_marks_this_one(site, name):
     out, pages = site
     links = [a['href'] for a in pages[name].header('a')]
-    assert [e.text for e in pages[name].select('header .floor')] == ['Method', 'Tool', 'Laboratory', 'More']
+    assert [e.text for e in pages[name].select('header .floor')] == ['Method', 'Tool', 'Laboratory', 'More', 'Press']
     assert {f'{n}.html' for n in NAMES} <= set(links) and set(pages) == set(NAMES)
     assert [a['href'] for a in pages[name].select('[aria-current=page]')] == [f'{name}.html']
     assert {'#' + h['id'] for h in pages[name].main('h2')} <= set(links)

@@ -19,7 +19,6 @@ from ..loss import anomaly_map, pyramid_loss
 from ..train import fast_dtype, teacher_targets, train_student, validation_error
 from ..metrics import evaluate
 from ..detector import Detector
-from ..tool.fast import compiled
 from ..tool.files import one_sentence, write
 from ..tool.gate import check_options
 from ..tool.report import detector_or_untrained
@@ -116,11 +115,9 @@ def bench_training(detector: Detector, # its teacher is used
 def bench_scoring(detector: Detector, # fitted
     category: Category, # whose test images are scored
     batches=(1, 8, 32, 128), # images at a time
-    compile: bool=True, # also through `torch.compile`; needs a C++ compiler and a minute
 ) -> dict: # {name: {batch: images a second}}, from memory and from files
-    "Print images a second of the plain way, ours and ours compiled, and how far our scores are from float32."
+    "Print images a second of the plain way and of ours."
     speed, ways = {}, {'plain': plain(detector), 'ours': detector}
-    if compile: ways['ours compiled'] = compiled(copy.copy(detector))
     print(f'{"images a second, at a time":27}' + ''.join(f'{b:8}' for b in batches))
     for name, files in [(name, files) for name in ways for files in ('', ', from files')]:
         row = speed[name + files] = {}

@@ -20,8 +20,7 @@ MVTEC_CATEGORIES = ('bottle cable capsule carpet grid hazelnut leather metal_nut
                     'tile toothbrush transistor wood zipper').split()
 
 def verify_archive(path: Path, # a file of any size
-    sha256: str, # the SHA-256 it must have: 64 hexadecimal digits
-):
+    sha256: str): # the SHA-256 it must have: 64 hexadecimal digits
     "Compare the checksum of a file. Raises ValueError if it is another one."
     digest = hashlib.sha256()
     with open(path, 'rb') as f:
@@ -32,8 +31,7 @@ def verify_archive(path: Path, # a file of any size
 # %% ../../nbs/tool/00b_download.ipynb #81e5a9d4
 def fetch_archive(path: Path, # where the archive is put
     url: str, # its address
-    sha256: str, # its SHA-256: 64 hexadecimal digits
-):
+    sha256: str): # its SHA-256: 64 hexadecimal digits
     "Download and verify. Raises ValueError if another file arrives, OSError if the download fails."
     advice = f'get {path.name} from {MVTEC_PAGE} and put it at {path.absolute()}, or give another address with url='
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +50,12 @@ def download_mvtec(root: str|Path, # the folder that gets the category; the arch
     url: str=MVTEC_URL, # the address of the archive, a .tar.xz of 5 GB
     sha256: str=MVTEC_SHA256, # its SHA-256: 64 hexadecimal digits
 ) -> Path: # the folder of the category
-    """Download MVTec AD once, verify it, and unpack one category. Raises ValueError for an unknown category, another
-    file or a Python without the filter, OSError if the download fails, tarfile.FilterError if a path leads out."""
+    """Download MVTec AD once, verify it, and unpack one category. Raises ValueError for an unknown category or another
+    file, OSError if the download fails, tarfile.FilterError if a path leads out."""
     if category not in MVTEC_CATEGORIES:
         raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
     archive, folder = Path(root)/'mvtec_anomaly_detection.tar.xz', Path(root)/category
     if folder.is_dir(): return folder
-    if not hasattr(tarfile, 'data_filter'):
-        raise ValueError('This Python unpacks without a filter; update it, to 3.10.12 or 3.11.4 at least.')
     if archive.exists(): verify_archive(archive, sha256)
     else: fetch_archive(archive, url, sha256)
     with tempfile.TemporaryDirectory(prefix='.', dir=root) as tmp, tarfile.open(archive) as tar:

@@ -35,8 +35,7 @@ class Portable(torch.nn.Module):
 
 # %% ../../nbs/tool/05b_export.ipynb #5a2d0007
 def export(detector, # a fitted `Detector`
-    path: str|Path, # the file to write: .pt2 (torch.export) or .onnx (needs onnx and onnxscript)
-):
+    path: str|Path): # the file to write: .pt2 (torch.export) or .onnx (needs onnx and onnxscript)
     """Write a program that needs no stpm_nb: `images` uint8 [B, 3, size, size] in, `scores` and `maps` out, any B.
 
     Raises ValueError for another ending or before `fit`, FileNotFoundError without the folder, ImportError
@@ -49,5 +48,5 @@ def export(detector, # a fitted `Detector`
     try:
         if path.suffix == '.pt2': torch.export.save(program, data)
         else: data.write(torch.onnx.export(program, dynamo=True, **NAMES).model_proto.SerializeToString())
-    except ImportError as e: raise ImportError(f'ONNX needs two more packages: pip install onnx onnxscript.') from e
+    except ImportError as e: raise ImportError('ONNX needs two more packages: pip install onnx onnxscript.') from e
     write(path, data.getvalue())

@@ -14,24 +14,20 @@ from filelock import FileLock, Timeout
 
 # %% ../../nbs/tool/03a_files.ipynb #b8146941
 def write(path: str|Path, # the file to write; its folder must exist
-    data: bytes|str, # its content; a text is written as UTF-8
-):
+    data: bytes|str): # its content; a text is written as UTF-8
     "Write a file completely or not at all. Raises OSError (of the kind that the system reports) with a sentence."
     tmp = Path(path).with_name(f'.{Path(path).name}.tmp')
     try:
         tmp.write_bytes(data.encode(errors='surrogateescape') if isinstance(data, str) else data)
         tmp.replace(path)
-    except OSError as e:
-        missing = 'if its folder is missing, make it first, else make room'
-        raise type(e)(f'{path} cannot be written ({e.strerror}); {missing}.') from e
-    finally:
-        with suppress(OSError): tmp.unlink()
+    except OSError as e: raise type(e)(
+        f'{path} cannot be written ({e.strerror}); if its folder is missing, make it first, else make room.') from e
+    finally: tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/tool/03a_files.ipynb #65e1c4a1
 @contextmanager
-def replaced(path: Path, # a folder of results, there or not
-): # gives the `Path` of a new, empty folder
-    "A folder that takes the place of `path` if all goes well and disappears if not. Raises ValueError for a file."
+def replaced(path: Path): # a folder of results, there or not
+    "A new folder that takes the place of `path` if all goes well, else disappears. Raises ValueError for a file."
     if path.is_file(): raise ValueError(f'{path} is a file where a folder of results goes; move it away.')
     tmp, old = (path.with_name(f'.{path.name}.{end}') for end in ('tmp', 'old'))
     def tidy():
@@ -47,8 +43,7 @@ def replaced(path: Path, # a folder of results, there or not
 
 # %% ../../nbs/tool/03a_files.ipynb #a0c72c26
 @contextmanager
-def own_folder(path: str|Path, # made if it is not there
-): # gives the `Path`
+def own_folder(path: str|Path): # made if it is not there
     "A folder that can be written to and that no other command writes to. Raises OSError with a sentence."
     path = Path(path)
     lock = FileLock(path/f".lock{os.environ.get('RANK', 0)}", timeout=0)
@@ -58,8 +53,8 @@ def own_folder(path: str|Path, # made if it is not there
     except Timeout as e:
         raise OSError(f'Another run is writing to {path}; wait for it, or choose another folder with --out.') from e
     except OSError as e:                                     # with a file but no lock: the drive knows no locks
-        why = f'cannot be written to ({e.strerror}); choose another with --out'
-        if not os.access(lock.lock_file, os.W_OK): raise OSError(f'The output folder {path} {why}.') from e
+        if not os.access(lock.lock_file, os.W_OK): raise OSError(
+            f'The output folder {path} cannot be written to ({e.strerror}); choose another with --out.') from e
     try: yield path
     finally:
         with suppress(OSError): os.unlink(lock.lock_file)    # Windows removes it with the lock
@@ -68,15 +63,13 @@ def own_folder(path: str|Path, # made if it is not there
 # %% ../../nbs/tool/03a_files.ipynb #dfb79e72
 @contextmanager
 def one_sentence(command: str, # its name, the first word of the sentence
-    again: str='', # what to add after Ctrl-C, as '; the same command continues where it stopped'
-):
+    again: str=''): # what to add after Ctrl-C, as '; the same command continues where it stopped'
     "End the process with one sentence for errors that the user can mend."
     try: yield
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted{again}.', file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as e:
-        text = str(e)
-        if getattr(e, 'strerror', None):                     # an error that the system reports
-            text = e.strerror + (f': {e.filename}.' if e.filename else '.')
+        said = getattr(e, 'strerror', None)                  # by the system
+        text = f'{said}: {e.filename}.' if said and e.filename else f'{said}.' if said else e
         raise SystemExit(f'{command}: {text}') from e

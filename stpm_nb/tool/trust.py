@@ -9,7 +9,6 @@ __all__ = ['average_precision', 'best_f1', 'stratified', 'per_patient', 'bootstr
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from ..metrics import arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
-from .gate import check_result
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e108
 def average_precision(scores, # float [M], anomaly scores
@@ -29,9 +28,8 @@ def best_f1(scores, # float [M], anomaly scores
     return float(f1.max())
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
-def _result(scores, maps, labels, masks, beside=None):
-    "A test result as NumPy arrays. No masks become masks without a defective pixel. Raises as `check_result`."
-    check_result(scores, maps, labels, masks, beside)
+def _result(scores, maps, labels, masks):
+    "A test result as NumPy arrays. No masks become masks without a defective pixel. Raises as `arrays`."
     scores, labels = arrays(scores, labels)
     if masks is None: maps = masks = np.zeros((len(scores), 1, 1), bool)
     else: maps, masks = arrays(maps, masks)
@@ -54,7 +52,7 @@ def stratified(scores, # float [M], anomaly scores
     types, # M strings, the defect type of each image
 ) -> list: # of dicts: group, regions, image_auroc (None for sizes), pixel_auroc, pro (None without masks)
     "The metrics by defect type, and by region size (small, medium, large: thirds of the regions)."
-    scores, maps, labels, masks = _result(scores, maps, labels, masks, types)
+    scores, maps, labels, masks = _result(scores, maps, labels, masks)
     types, regions = np.asarray(types), np.array(per_region(maps, masks))      # regions float64 [3, R]
     _, one = np.unique(region_of(masks), return_index=True)             # [R], a pixel of each region
     whose = types[masks.nonzero()[0][one]]                              # [R], the type of its image
@@ -77,7 +75,7 @@ def per_patient(scores, # float [M], anomaly scores of slices
 ) -> dict: # patients (their number), image_auroc, pixel_auroc, pro, highest_image_auroc; None where undefined
     '''The metrics within each patient, averaged over the patients that have what the metric needs.
     `highest_image_auroc` compares whole patients by their highest slice: anomalous if any slice is.'''
-    scores, maps, labels, masks = _result(scores, maps, labels, masks, patients)
+    scores, maps, labels, masks = _result(scores, maps, labels, masks)
     whose = [np.asarray(patients) == patient for patient in sorted(set(patients))]
     found = dict(patients=len(whose))
     for metric, values, truth in (image_auroc, scores, labels), (pixel_auroc, maps, masks), (pro, maps, masks):
@@ -113,10 +111,9 @@ def bootstrap(scores, # float [M], anomaly scores
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
     n: int=1000, # draws
-    level: float=0.95, # of the intervals
     seed: int=0, # the same seed gives the same intervals
 ) -> dict: # image_auroc, average_precision, best_f1 and, with masks, pixel_auroc, pro: (low, high)
-    "Percentile intervals over drawn test sets; good and anomalous images are drawn separately."
+    "95 % percentile intervals over drawn test sets; good and anomalous images are drawn separately."
     scores, maps, labels, masks = _result(scores, maps, labels, masks)
     rng, draws, found = np.random.default_rng(seed), np.zeros((n, len(scores)), int), {}
     for own in labels, ~labels: draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
@@ -127,4 +124,4 @@ def bootstrap(scores, # float [M], anomaly scores
         sums = draws @ _counts(maps, masks)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
-    return {name: tuple(np.quantile(v, [.5 - level/2, .5 + level/2]).tolist()) for name, v in found.items()}
+    return {name: tuple(np.quantile(v, [.025, .975]).tolist()) for name, v in found.items()}

@@ -3,12 +3,18 @@
 One process imports PyTorch and the library; each command is a fork of it that runs the script which pip installed."""
 import multiprocessing, os, runpy, signal, sys, tempfile
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 Done = namedtuple('Done', 'code out err')
 warm = multiprocessing.get_context('forkserver')
 warm.set_forkserver_preload(['torch', 'stpm_nb.tool.commands', 'stpm_nb.lab.categories', 'stpm_nb.lab.speed'])
+
+def few_draws():
+    "Intervals come from twenty drawn test sets instead of a thousand, here and in the commands: nobody looks at them."
+    from stpm_nb.tool import report, trust
+    report.bootstrap = partial(trust.bootstrap, n=20)
 
 def _script(args, cwd, env, said, before):
     "What the fork does: it becomes the command."
@@ -17,6 +23,7 @@ def _script(args, cwd, env, said, before):
     os.environ.update(MPLBACKEND='agg', **env)
     os.chdir(cwd)
     sys.argv = [str(BIN/args[0]), *args[1:]]
+    few_draws()
     if before: before()
     runpy.run_path(sys.argv[0], run_name='__main__')
 

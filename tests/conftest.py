@@ -2,11 +2,12 @@
 
 `nbdev_test` executes every notebook. `pytest tests/test_notebooks.py` does it once more, a test per cell, and names the
 cell that fails: so it runs only when it is asked for by name."""
-import gc, os
+import gc, os, sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytest
+
+from commands import few_draws
 
 # the library, the tests, the cells of a notebook, cells given to `exec`
 OURS = 'stpm_nb', 'test_', '__main__', '<string>'
@@ -27,13 +28,12 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.name == 'test_notebooks.py' and not asked: return True
 
 def pytest_collection_finish():
-    "What is imported stays, so the search for garbage after each test need not look at it."
+    "What is imported stays, so the search for garbage need not look at it."
+    if 'stpm_nb.tool.report' in sys.modules: few_draws()
     gc.collect()
     gc.freeze()
 
-@pytest.fixture(autouse=True)
-def _tidy():
-    "Networks and figures hold on to themselves in circles: free them after each test."
-    yield
+def pytest_runtest_teardown(item, nextitem):
+    "Networks and figures hold on to themselves in circles, until someone looks for garbage: every tenth test does."
     plt.close('all')
-    gc.collect()
+    if item.session.items.index(item) % 10 == 0: gc.collect()

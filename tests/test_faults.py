@@ -25,7 +25,7 @@ def root(tmp_path_factory):
     "Two small synthetic categories."
     d = tmp_path_factory.mktemp('root')
     for seed, name in enumerate(('denim', 'linen')):
-        make_synthetic(d, n_train=12, n_test=2, size=64, seed=seed, name=name)
+        make_synthetic(d, n_train=8, n_test=1, size=64, seed=seed, name=name)
     return d
 
 def words(command, root, out):

@@ -73,7 +73,7 @@ def fit(self:Detector, category: Category, # only its training images are used
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
     size, best = train.shape[-1], min(self.history, key=lambda row: row['val'])
     self.score = self.scorer(self.teacher, self.student, size)
-    self.settings |= dict(category=category.name, size=size, train_images=len(images), seed=int(seed),
+    self.settings |= dict(category=str(category.name), size=size, train_images=len(images), seed=int(seed),
                           device=self.device.type, epochs=len(self.history), kept_epoch=best['epoch'],
                           validation_error=best['val'], **made_on(self.device))
     self.threshold = self.predict(val)[0].max().item()  # 4

@@ -2,12 +2,13 @@
 
 The final numbers are those of an undisturbed run. The environment variable STPM_KILLS is the number of kills of each
 command, 1 if it is not set."""
-import errno, json, os, random, resource, shutil, signal, subprocess, sys, threading, time
+import errno, json, os, random, resource, shutil, signal, subprocess, threading, time
 from pathlib import Path
 
 import pytest
 import torch
 
+from commands import BIN, Command
 from stpm_nb.lab.categories import run_category
 from stpm_nb.detector import Detector
 from stpm_nb.tool import files
@@ -15,8 +16,6 @@ from stpm_nb.tool.files import own_folder
 from stpm_nb.tool.readers import load_category
 from stpm_nb.tool.synthetic import make_synthetic
 
-BIN = Path(sys.executable).parent
-ENV = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'}
 KILLS = int(os.environ.get('STPM_KILLS', 1))
 NUMBERS = ('image_auroc', 'pixel_auroc', 'pro', 'average_precision', 'best_f1', 'threshold', 'false_alarm_rate',
            'detection_rate')
@@ -26,22 +25,19 @@ def root(tmp_path_factory):
     "Two small synthetic categories."
     d = tmp_path_factory.mktemp('root')
     for seed, name in enumerate(('denim', 'linen')):
-        make_synthetic(d, n_train=12, n_test=2, size=64, seed=seed, name=name)
+        make_synthetic(d, n_train=8, n_test=1, size=64, seed=seed, name=name)
     return d
 
 def words(command, root, out):
     small = ['--out', out, '--size', '64', '--untrained', '--device', 'cpu']
-    if command == 'stpm_train': return [BIN/command, root/'denim', '--epochs', '6', *small]
-    return [BIN/command, root, '--seeds', '1', '--epochs', '3', *small]
+    if command == 'stpm_train': return [command, root/'denim', '--epochs', '6', *small]
+    return [command, root, '--seeds', '1', '--epochs', '3', *small]
 
-def start(command, root, out, **kw):
-    kw |= dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
-    return subprocess.Popen([str(w) for w in words(command, root, out)], **kw)
+def start(command, root, out, **kw): return Command(*words(command, root, out), env=dict(OMP_NUM_THREADS='1'), **kw)
 
 def finish(command, root, out):
-    p = start(command, root, out)
-    said = p.communicate(timeout=300)
-    assert p.returncode == 0, said
+    done = start(command, root, out).wait()
+    assert done.code == 0, done
     return numbers(out)
 
 def numbers(out):
@@ -70,21 +66,23 @@ def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
     expected, seconds = undisturbed[command]
     p = start(command, root, tmp_path/'out')
     time.sleep(random.Random(f'{command}{k}').uniform(.3, 1) * seconds)
-    p.send_signal(signal.SIGKILL)
-    p.communicate()
+    p.send(signal.SIGKILL)
+    p.wait()
     whole(tmp_path/'out')
     assert finish(command, root, tmp_path/'out') == expected
     left = [q for q in (tmp_path/'out').rglob('*') if q.name.startswith('.') or 'checkpoint' in q.name]
     assert not left, left                      # what the killed run left half-done is cleared away by the next
 
+def small_files():
+    "A disk with room for files of 20 MB; a checkpoint needs more."
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
 @pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_disk_full(command, root, undisturbed, tmp_path):
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    p = start(command, root, tmp_path/'out', preexec_fn=small_files)               # a checkpoint needs more
-    out, err = p.communicate(timeout=300)
-    assert p.returncode == 1 and 'Traceback' not in err and 'too large' in out + err, out + err
+    code, out, err = start(command, root, tmp_path/'out', before=small_files).wait()
+    assert code == 1 and 'Traceback' not in err and 'too large' in out + err, out + err
+    assert not [q for q in (tmp_path/'out').rglob('*') if q.is_file() and q.suffix != '.md' and q.suffix != '.csv']
     assert not [q for q in (tmp_path/'out').rglob('*') if q.is_file() and q.suffix != '.md' and q.suffix != '.csv']
     assert finish(command, root, tmp_path/'out') == undisturbed[command][0]
 
@@ -106,24 +104,22 @@ def test_files_vanish_while_they_are_read(root, undisturbed, tmp_path):
 CLOSED = os.getuid() or subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode == 0
 
 @pytest.mark.skipif(not CLOSED, reason='root may write anywhere, and no mount namespace can be had')
-@pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
-def test_read_only_output_folder(command, root, tmp_path):
+def test_read_only_output_folder(root, tmp_path):
     (tmp_path/'out').mkdir()
     (tmp_path/'out').chmod(0o555)
-    line = ' '.join(str(w) for w in words(command, root, tmp_path/'out'))
+    command, *rest = words('stpm_train', root, tmp_path/'out')
+    line = ' '.join(str(word) for word in (BIN/command, *rest))
     lock = f'mount -t tmpfs -o ro none {tmp_path/"out"} && ' if os.getuid() == 0 else ''
     shell = ['unshare', '-m', 'sh', '-c', lock + line] if lock else ['sh', '-c', line]
-    p = subprocess.run(shell, capture_output=True, text=True, env=ENV)
+    p = subprocess.run(shell, capture_output=True, text=True)
     assert p.returncode == 1 and 'cannot be written to' in p.stderr and p.stderr.count('\n') == 1, p.stderr
     assert not list((tmp_path/'out').iterdir())
-
 @pytest.mark.parametrize('command', ['stpm_train', 'stpm_bench_categories'])
 def test_two_runs_into_one_folder(command, root, undisturbed, tmp_path):
     "While one is writing, here played by this test, another says so and touches nothing; then it runs."
     with own_folder(tmp_path/'out'):
-        p = start(command, root, tmp_path/'out')
-        out, err = p.communicate()
-        assert p.returncode == 1 and err.splitlines()[-1].startswith(f'{command}: Another run is writing to'), out + err
+        code, out, err = start(command, root, tmp_path/'out').wait()
+        assert code == 1 and err.splitlines()[-1].startswith(f'{command}: Another run is writing to'), out + err
         assert [q.name for q in (tmp_path/'out').iterdir()] == ['.lock0']
     assert finish(command, root, tmp_path/'out') == undisturbed[command][0]
 

@@ -1,4 +1,4 @@
-"""Every checking cell of every notebook is one test, named by notebook and heading; the checks of exercises are among them.
+"""Every checking cell of every notebook is one test, named by notebook and heading; so are the checks of exercises.
 
 Cells of a notebook share one namespace and run in order: a test first runs the cells above it that have not run yet."""
 import os, re
@@ -31,13 +31,17 @@ class Running:
         if self.shell is None: self.shell = CaptureShell(path=str(self.cwd))
         while self.done <= number and not self.failed:
             heading, source, _ = self.cells[self.done]
-            here = os.getcwd(); os.chdir(self.cwd)           # a notebook may change its folder; pytest keeps its own
+            here = os.getcwd()
+            os.chdir(self.cwd)           # a notebook may change its folder; pytest keeps its own
             try: out = self.shell.run(source)
-            finally: self.cwd = os.getcwd(); os.chdir(here)
+            finally:
+                self.cwd = os.getcwd()
+                os.chdir(here)
             if self.shell.exc:
                 error = self.shell.exc[1] if isinstance(self.shell.exc, tuple) else self.shell.exc
-                self.failed = (self.done, f'"{heading}" fails:\n\n{source}\n\n{type(error).__name__}: {error}')
-            elif re.search(r'\d is still open', str(out)): self.failed = (self.done, f'"{heading}" has no solution:\n\n{source}')
+                self.failed = self.done, f'"{heading}" fails:\n\n{source}\n\n{type(error).__name__}: {error}'
+            elif re.search(r'\d is still open', str(out)):
+                self.failed = self.done, f'"{heading}" has no solution:\n\n{source}'
             self.done += 1
         if self.failed:
             where, why = self.failed

@@ -56,9 +56,9 @@ def teacher_targets(teacher: torch.nn.Module, # the frozen teacher, on the devic
 ): # a function: numbers of images, int64 [B], on their device -> their three `teacher_pyramids`
     "The teacher's answers: kept if they take at most `CACHE_LIMIT` bytes, else asked for each time."
     need = len(images) * sum(f.nbytes for f in teacher_pyramids(teacher, images[:1]))
-    if need > CACHE_LIMIT: print(f'The teacher is asked in each step: its answers take {need/2**30:.1f} GiB.')
     kept = teacher_pyramids(teacher, images) if need <= CACHE_LIMIT else None
-    return lambda i: tuple(f[i] for f in kept) if kept else teacher_pyramids(teacher, images[i])
+    if not kept: print(f'The teacher is asked in each step: its answers would take {need / 1e6:,.0f} MB.')
+    return lambda i: tuple(level[i] for level in kept) if kept else teacher_pyramids(teacher, images[i])
 
 # %% ../nbs/03_train.ipynb #02009a2c
 def train_epoch(run: dict, # the student, its optimiser and its schedule, see `new_run`
@@ -109,22 +109,21 @@ def new_run(seed: int, # fixes the student's first weights
 def save_state(state: dict, # networks, optimisers, schedules, tensors, numbers, strings, lists, dicts
     path: str|Path, # the file to write; its folder must exist
 ):
-    "Write a file under a temporary name, then move it into place: until then an older one stays whole."
+    "Write a file under another name, then move it into place: until then an older one stays whole."
     plain = {name: x.state_dict() if hasattr(x, 'state_dict') else x for name, x in state.items()}
     tmp, file = Path(f'{path}.tmp'), io.BytesIO()
-    torch.save(plain, file)
+    torch.save(plain, file)      # into memory: a full disk is then an OSError
     try:
         tmp.write_bytes(file.getbuffer())
         tmp.replace(path)
     finally: tmp.unlink(missing_ok=True)
-
 def read_state(path: str|Path, # a file that `save_state` wrote
 ) -> dict: # what was saved, its tensors on the CPU
     "Read a file, and run nothing that it may hold. Raises ValueError if it is damaged or of another kind."
-    Path(path).stat()      # a file that is not there raises FileNotFoundError
+    Path(path).stat()      # raises FileNotFoundError
     try:
         with zipfile.ZipFile(path) as parts:
-            for name in parts.namelist(): parts.read(name)      # compares the part with its checksum
+            for name in parts.namelist(): parts.read(name)    # compares its checksum
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(f'{path} is damaged or no file of this program.') from e
 
@@ -148,9 +147,9 @@ def _epochs(teacher, train, val, run, settings, checkpoint, progress):
     for epoch in tqdm(range(len(history), settings['epochs']), unit='epoch', disable=not progress):
         start = time.perf_counter()
         loss = train_epoch(run, train, t_train, settings['batch'], (settings['seed'], epoch))
-        seconds, error = time.perf_counter() - start, validation_error(run['student'], val, t_val)
-        if error < min((row['val'] for row in history), default=math.inf):
-            run['best'].load_state_dict(run['student'].state_dict())
+        seconds = time.perf_counter() - start
+        error = validation_error(run['student'], val, t_val)
+        if all(error < e['val'] for e in history): run['best'].load_state_dict(run['student'].state_dict())
         history.append(dict(epoch=epoch + 1, loss=loss, val=error, seconds=seconds))
         if checkpoint: save_state(dict(run, settings=settings, history=history), checkpoint)
     return run['best'].eval(), history
@@ -168,7 +167,7 @@ def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device 
     progress: bool=True, # show a progress bar
 ) -> tuple: # (student in evaluation mode, with its best state; history: a dict for each epoch)
     "Train a student to agree with the teacher (paper, section 3.2). The same seed gives the same numbers."
-    steps = max(1, len(train) // int(batch))          # int, float: NumPy's numbers cannot be read back
+    steps = max(1, len(train) // int(batch))
     settings = dict(epochs=int(epochs or math.ceil(1200 / steps)), batch=int(batch), lr=float(lr),
                     seed=int(seed), backbone=backbone, pixels=int(train.sum()),
                     teacher=round(next(teacher.parameters()).sum().item(), 3))

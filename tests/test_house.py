@@ -1,6 +1,7 @@
 """The house keeps its floors: how long, how wide and how dense the code is, who imports whom, how much a cell holds.
 
-METHOD is the paper, readable in one sitting. TOOL is what a user touches, LAB what is measured and marked, PRESS what is handed out.
+METHOD is the paper, readable in one sitting. TOOL is what a user touches, LAB what is measured and marked, PRESS what
+is handed out.
 `nbs/more` exports nothing.
 A limit is lowered when the code gets better, and raised only when something else is deleted.
 `python tests/test_house.py` prints the table of all modules."""

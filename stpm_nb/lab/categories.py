@@ -48,6 +48,16 @@ def _best_and_worst(category, maps, threshold, title):
     masks = None if category.masks is None else category.masks[pick]
     return show_predictions(category.test[pick], maps[pick], threshold, masks, titles, f'{title}: best, worst, good')
 
+# %% ../../nbs/lab/09_categories.ipynb #d0bd602d
+def _measured(data, asked, device, checkpoint):
+    "Train a detector and measure it. Returns (the row of `run_category`, anomaly maps float32 [M, S, S])."
+    detector = checked_detector(None if asked['untrained'] else 'imagenet', device, asked['backbone'])
+    detector.fit(data, asked['epochs'], asked['seed'], checkpoint, progress=False)
+    results, maps = report(detector, data)
+    seconds = sum(h['seconds'] for h in detector.history)
+    row = dict(category=data.name, seed=asked['seed'], seconds=seconds, **results)
+    return row | dict(asked=asked, settings=detector.settings), maps
+
 # %% ../../nbs/lab/09_categories.ipynb #2f8ae561
 def run_category(folder: str|Path, # a category in any layout
     out: str|Path, # where CATEGORY/seedN.json and CATEGORY/seedN.png go
@@ -61,13 +71,9 @@ def run_category(folder: str|Path, # a category in any layout
     asked, row = _earlier(file, samples, seed=int(seed), **options)
     if row: return row
     data = load_category(folder, asked['size'])
-    detector = checked_detector(None if asked['untrained'] else 'imagenet', device, asked['backbone'])
     file.parent.mkdir(parents=True, exist_ok=True)
-    detector.fit(data, asked['epochs'], asked['seed'], checkpoint, progress=False)
-    results, maps = report(detector, data)
-    if len(maps): save_figure(_best_and_worst(data, maps, detector.threshold, f'{name}, seed {seed}'), sheet)
-    seconds = sum(h['seconds'] for h in detector.history)
-    row = dict(category=name, seed=seed, seconds=seconds, **results, asked=asked, settings=detector.settings)
+    row, maps = _measured(data, asked, device, checkpoint)
+    if len(maps): save_figure(_best_and_worst(data, maps, row['threshold'], f'{name}, seed {seed}'), sheet)
     write(file, json.dumps(row, indent=2, default=int))
     checkpoint.unlink(missing_ok=True)
     return json.loads(file.read_text())
@@ -84,6 +90,8 @@ SOURCE = """Single runs on MVTec AD. Official: README of github.com/gdwang08/STF
 another way. anomalib: README of its STFPM, from its version 0, ResNet-18."""
 
 # %% ../../nbs/lab/09_categories.ipynb #3f492b7f
+_METRICS = 'image_auroc', 'pixel_auroc', 'pro'
+
 def _cell(rows, key, spread=True):
     "Mean and spread of one entry, such as '0.905 ± 0.007', or a dash if a row has none. Equal values have no spread."
     values = [r.get(key) for r in rows]
@@ -92,7 +100,7 @@ def _cell(rows, key, spread=True):
     return f'{mean(values):.3f}' + (f' ± {stdev(values):.3f}' if spread and len(set(values)) > 1 else '')
 
 # %% ../../nbs/lab/09_categories.ipynb #3f492b82
-_COLUMNS = [a + b for b in ('image_auroc', 'pixel_auroc', 'pro') for a in ('', 'official_', 'anomalib_')] + ['seconds']
+_COLUMNS = [who + what for what in _METRICS for who in ('', 'official_', 'anomalib_')] + ['seconds']
 
 def _table(rows):
     "Markdown: a row for each category, mean and spread over its seeds, published numbers, and a row of means."
@@ -134,7 +142,7 @@ def _attempt(folder, out, seed, **options):
     row = dict(category=folder.name, seed=seed)
     try: row = run_category(folder, out, seed, **options)
     except Exception as e: row['error'] = ' '.join(str(e).split()) or repr(e)        # the other categories go on
-    found = ', '.join(f'{k} {_cell([row], k)}' for k in ('image_auroc', 'pixel_auroc', 'pro'))
+    found = ', '.join(f'{k} {_cell([row], k)}' for k in _METRICS)
     print(f"{row['category']} seed {seed}: {row.get('error', found)}", flush=True)
     return row
 
@@ -152,17 +160,24 @@ def bench_categories(root: str|Path, # a category, or a folder with categories, 
         if name not in folders: raise ValueError(f"{root} has no category '{name}'; it has {', '.join(folders)}.")
     if device is None and torch.cuda.is_available():
         device = f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
-    jobs = [(seed, name) for seed in range(seeds) for name in dict.fromkeys(only or folders)]
-    rows = _shared(jobs, lambda job: _attempt(folders[job[1]], out, job[0], device=device, **options))
+    jobs = [(folders[name], out, seed) for seed in range(seeds) for name in dict.fromkeys(only or folders)]
+    rows = _shared(jobs, lambda job: _attempt(*job, device=device, **options))
     if os.environ.get('RANK', '0') != '0': return []
     write(Path(out)/'results.csv', _csv(rows))
     write(Path(out)/'results.md', _table(rows))
     return rows
 
+# %% ../../nbs/lab/09_categories.ipynb #40b6a929
+def _finish(rows, out):
+    "Print the table, if there is one. Raises ValueError if a run failed."
+    if rows: print(f'\n{_table(rows)}\nwrote results.csv, results.md and a sheet of images for each run in {out}')
+    failed = sum('error' in r for r in rows)
+    if failed: raise ValueError(f'{failed} of {len(rows)} runs failed, see above; the same command tries again.')
+
 # %% ../../nbs/lab/09_categories.ipynb #f247e153
 @call_parse
 def stpm_bench_categories(root: str, # a category, or a folder with categories, in any layout
-    out: str='runs/categories', # folder for results.csv, results.md and a folder for each category
+    out: str='runs/categories', # folder for the tables and a folder for each category
     only: str=None, # names of categories with commas between; all if left out
     seeds: int=3, # runs of each category
     epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
@@ -178,7 +193,4 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
         checked_detector(None if untrained else 'imagenet', device, backbone)
         names = only and [name.strip() for name in only.split(',')]
         options = dict(epochs=epochs, size=size, backbone=backbone, untrained=untrained)
-        rows = bench_categories(root, to, names, seeds, device, **options)
-        if rows: print(f'\n{_table(rows)}\nwrote results.csv, results.md and a sheet of images for each run in {out}')
-        failed = sum('error' in r for r in rows)
-        if failed: raise ValueError(f'{failed} of {len(rows)} runs failed, see above; the same command tries again.')
+        _finish(bench_categories(root, to, names, seeds, device, **options), out)

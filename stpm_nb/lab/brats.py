@@ -34,8 +34,7 @@ def _patient(path):
     if x.ndim != 3 or x.shape != y.shape:
         raise ValueError(f'{path} has a shape of {x.shape}, {seg} of {y.shape}; expected three axes, the same in both.')
     if not (x > 0).any(): raise ValueError(f'{path} is black; replace or remove it.')
-    white = np.percentile(x[x > 0], 99.5)
-    return (x / white * 255).clip(0, 255).astype(np.uint8), y > 0
+    return (x / np.percentile(x[x > 0], 99.5) * 255).clip(0, 255).astype(np.uint8), y > 0
 
 # %% ../../nbs/lab/14_brats.ipynb #7049f627
 def _save(pixels, path):
@@ -43,12 +42,12 @@ def _save(pixels, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(pixels)).save(path)
 
-def _cut(flair, learn, folder, brain, every):
+def _cut(flair, learn, folder, every):
     "Cut one patient into slices: the healthy ones to learn from, or all of them for the test."
     x, y = _patient(flair)
     for z in range(0, x.shape[2], every):
         name, ill = f'{flair.name.partition("_flair.nii")[0]}_{z}.png', y[..., z].any()
-        if (x[..., z] > 0).mean() < brain or (learn and ill): continue
+        if (x[..., z] > 0).mean() < .1 or (learn and ill): continue
         kind = 'train/good' if learn else 'test/Ungood/img' if ill else 'test/good/img'
         _save(x[..., z], folder/kind/name)
         if ill: _save(y[..., z] * np.uint8(255), folder/'test/Ungood/label'/name)
@@ -57,9 +56,7 @@ def _cut(flair, learn, folder, brain, every):
 def slice_brats(root: str|Path, # for each patient a *_flair.nii.gz and a *_seg.nii.gz (or .nii)
     out: str|Path, # the folder to make, laid out as BMAD
     train: float=0.8, # share of patients to learn from
-    brain: float=0.1, # slices with a smaller share of non-black pixels are skipped
     every: int=1, # take every n-th slice
-    seed: int=0, # for dividing the patients
 ) -> Path: # `out`
     "Cut volumes into slices. Raises ImportError without nibabel, FileExistsError if `out` is there, else ValueError."
     volumes, out = sorted(p for p in Path(root).rglob('[!.]*_flair.nii*') if p.is_file()), Path(out)
@@ -67,10 +64,9 @@ def slice_brats(root: str|Path, # for each patient a *_flair.nii.gz and a *_seg.
     if every < 1: raise ValueError(f'every is {every}; expected at least 1.')
     if out.exists(): raise FileExistsError(f'{out} exists already; remove it or choose another folder.')
     if n < 2: raise ValueError(f'{root} holds {n} FLAIR volume(s) (*_flair.nii.gz); expected at least 2 patients.')
-    with seeded(seed): learn = torch.randperm(n)[:max(1, min(n - 1, round(train * n)))].tolist()
+    with seeded(0): learn = torch.randperm(n)[:max(1, min(n - 1, round(train * n)))].tolist()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced(out) as new:
-        for i, flair in enumerate(volumes): _cut(flair, i in learn, new, brain, every)
-        if not (new/'train').is_dir(): raise ValueError(
-            f'{root} has no healthy slice to train on; expected more patients, or a smaller share `brain`.')
+        for i, flair in enumerate(volumes): _cut(flair, i in learn, new, every)
+        if not (new/'train').is_dir(): raise ValueError(f'{root} has no healthy slice to train on; add patients.')
     return out

@@ -6,7 +6,7 @@
 __all__ = ['seal', 'check_answer', 'check_facts', 'check_function']
 
 # %% ../../nbs/lab/13_exercises.ipynb #03f33670
-import hashlib, itertools, math
+import hashlib, itertools
 
 import torch
 
@@ -29,24 +29,26 @@ def seal(exercise: str, # its id, such as '02.1'
     return hashlib.sha256(f'{exercise} {text}'.encode()).hexdigest()[:8]
 
 # %% ../../nbs/lab/13_exercises.ipynb #5df56650
-_FACTORS = 2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20, 2**30
+_FACTORS = 2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20
 
 def _near(a):
     "{what went wrong, '' for nothing: what the right answer would then be} of a tidy answer."
-    if isinstance(a, str): return {'': [a]}
-    if isinstance(a, float): return {
-        '': [a], 'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1],
+    near = {'': [a]}
+    if isinstance(a, float): near |= {
+        'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1],
         'this is the rest of the whole': [1 - a, 100 - a], 'it is upside down': [1 / (a or 1)],
         'it is off by a factor: the unit, or something counted twice': [a * k for u in _FACTORS for k in (u, 1/u)]}
-    scaled = [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]
-    return {'': [a], 'these are the right numbers in another order': itertools.permutations(a),
-            'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
-            'rows and columns are off by a power of two': scaled}
+    if isinstance(a, tuple): near |= {
+        'these are the right numbers in another order': itertools.permutations(a),
+        'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
+        'rows and columns are off by a power of two':
+            [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]}
+    return near
 
 # %% ../../nbs/lab/13_exercises.ipynb #2b39aecf
-def _judge(exercise, answer, find):
-    "One line if the answer is right or not there yet; what `find()` says otherwise becomes an AssertionError."
-    try: why = None if answer is ... else find()
+def _judge(exercise, answer, wrong):
+    "One line if the answer is right or not there yet; the first sentence of `wrong` becomes an AssertionError."
+    try: why = None if answer is ... else next(wrong, '')
     except NotImplementedError: why = None
     except Exception as e:
         raise AssertionError(f'{exercise}: your code, or the check of what it returns, stops with {e!r}.') from e
@@ -60,13 +62,14 @@ def check_answer(exercise: str, # its id
 ):
     "Compare an answer with a seal. Raises AssertionError with one sentence if it is wrong."
     def fits(a):
-        step = 10.**(math.floor(math.log10(abs(a))) - 2) if isinstance(a, float) and a else 0
-        return sealed in [seal(exercise, a + k * step if step else a) for k in (0, -1, 1)]
-    def find():
+        if not isinstance(a, float): return seal(exercise, a) == sealed
+        step = 10.**int(f'{a:e}'[-3:]) / 100                          # one in the third digit
+        return sealed in [seal(exercise, a + k * step) for k in (0, -1, 1)]
+    def wrong():
         for why, others in _near(_tidy(answer)).items():
-            if any(map(fits, others)): return why
-        return 'not yet; take smaller steps'
-    _judge(exercise, answer, find)
+            if any(map(fits, others)): yield why
+        yield 'not yet; take smaller steps'
+    _judge(exercise, answer, wrong())
 
 # %% ../../nbs/lab/13_exercises.ipynb #f3cdc6f4
 def check_facts(exercise: str, # its id
@@ -74,11 +77,7 @@ def check_facts(exercise: str, # its id
     facts: dict, # {a fact in words: a function of the answer that is True if it holds}
 ):
     "Test facts one by one. Raises AssertionError with the first that does not hold."
-    def find():
-        for fact, holds in facts.items():
-            if not holds(answer): return f'this does not hold yet: {fact}'
-        return ''
-    _judge(exercise, answer, find)
+    _judge(exercise, answer, (f'this does not hold yet: {fact}' for fact in facts if not facts[fact](answer)))
 
 # %% ../../nbs/lab/13_exercises.ipynb #c295e4d0
 def _inputs(kind, seed):
@@ -97,19 +96,17 @@ def _difference(got, want):
     "What is wrong with the results of one function, beside those of another, in words; '' if nothing is."
     def same(a, b): return torch.allclose(a, b, 1e-3, 1e-5)
     if any(g is None for g in got): return 'nothing comes back (is there a `return`?)'
-    got, want = ([torch.as_tensor(v).detach() for v in values] for values in (got, want))
-    a, b = got[0], want[0]
-    if a.shape != b.shape: return f'the shape is {list(a.shape)} and not {list(b.shape)}'
-    if a.is_floating_point() != b.is_floating_point(): return f'the dtype is {a.dtype} and not {b.dtype}'
-    a, b = torch.stack(got).double(), torch.stack(want).double()              # [3 draws, ...]
+    got, want = ([torch.as_tensor(v).detach().double() for v in values] for values in (got, want))
+    if got[0].shape != want[0].shape: return f'the shape is {list(got[0].shape)} and not {list(want[0].shape)}'
+    a, b = torch.stack(got), torch.stack(want)                                # [3 draws, ...]
     if same(a, b): return ''
     if not a.isfinite().all(): return 'NaN or infinite values come back'
     found = {'it runs the wrong way round': a + b, 'the result is off by a constant': a - b,
-             'the result is off by a constant factor': (a / b)[b.abs() > 1e-2]}
+             'the result is off by a constant factor': (a / b)[b.abs() > 1e-2],
+             'the right values stand in the wrong places': a.flatten(1).sort().values - b.flatten(1).sort().values}
     for why, v in found.items():
         if same(v, v.mean()) and not same(b, b.mean()): return why
-    moved = same(a.flatten().sort()[0], b.flatten().sort()[0])
-    return 'the right values stand in the wrong places' if moved else 'the values are wrong'
+    return 'the values are wrong'
 
 # %% ../../nbs/lab/13_exercises.ipynb #4303d780
 def check_function(exercise: str, # its id
@@ -118,12 +115,11 @@ def check_function(exercise: str, # its id
     kind: str, # what both are given: 'features', 'pyramids' or 'scores'
 ):
     "Run two functions on the same inputs, from easy to hard. Raises AssertionError with the first difference."
-    def find():
+    def wrong():
         well = []
         for name in _inputs(kind, 0):
             given = [_inputs(kind, seed)[name] for seed in range(3)]
             why = _difference([f(*pair) for pair in given], [reference(*pair) for pair in given])
-            if why: return f'{why} for {name}' + (f', all is well for {", ".join(well)}' if well else '')
+            if why: yield f'{why} for {name}' + (f', all is well for {", ".join(well)}' if well else '')
             well.append(name)
-        return ''
-    _judge(exercise, f, find)
+    _judge(exercise, f, wrong())

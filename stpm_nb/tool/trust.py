@@ -49,8 +49,7 @@ def stratified(scores, # float [M], anomaly scores
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
     types) -> list: # M strings, the defect type of each image
-    """The metrics by defect type, and by region size (thirds of the regions), as dicts: group, regions, image_auroc
-    (None for sizes), pixel_auroc, pro (None without masks)."""
+    "Dicts of the metrics by defect type and by region size (thirds of the regions; no image_auroc). None is no masks."
     scores, labels, maps, masks = _result(scores, maps, labels, masks)
     types = np.asarray(types)
     regions = np.array(per_region(maps, masks))                         # float64 [3, R]

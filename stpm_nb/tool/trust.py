@@ -128,4 +128,4 @@ def bootstrap(scores, # float [M], anomaly scores
         sums = draws @ _counts(maps, masks)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
-    return {name: tuple(np.quantile(v, [.025, .975]).tolist()) for name, v in found.items()}
+    return {name: tuple(np.quantile(v, [.5 - .475, .5 + .475]).tolist()) for name, v in found.items()}

@@ -14,7 +14,7 @@ from fastcore.script import call_parse
 from ..detector import Detector, show_predictions
 from .fast import make_scorer
 from .files import one_sentence, own_folder, replaced, write
-from .gate import check_checkpoint, check_device, check_file, check_model, check_options, check_torch
+from .gate import check_checkpoint, check_device, check_file, check_model, check_options
 from .readers import load_category, photos, read_ahead
 from .report import checked_detector, detector_or_untrained, print_table, report, save_figure
 from .synthetic import make_synthetic
@@ -44,8 +44,7 @@ def _demo(out, epochs, seed, device):
 def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
     epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
-    device: str=None, # cuda, mps or cpu; the best there is if left out
-):
+    device: str=None): # cuda, mps or cpu; the best there is if left out
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
     with one_sentence('stpm_demo'):
         check_options(epochs)
@@ -84,12 +83,10 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or your pho
     size: int=256, # side of the square images in pixels, a multiple of 16
     untrained: bool=False, # an untrained teacher, balanced on the training images
     layout: str=None, # mvtec, mvtec2, mvtec3d, visa, bmad or photos; found out if left out
-    backbone: str='resnet18', # a torchvision model such as wide_resnet50_2
-):
+    backbone: str='resnet18'): # a torchvision model such as wide_resnet50_2
     "Train on the good images of one category and evaluate on its test images."
     with one_sentence('stpm_train', '; the same command continues where it stopped'):
         start = time.perf_counter()
-        check_torch()
         check_options(epochs, size)
         data = load_category(category, size, layout)
         detector = checked_detector(None if untrained else 'imagenet', device, backbone)
@@ -118,16 +115,14 @@ def _predict(detector, paths, root, out):
 def stpm_predict(model: str, # a model.pt that stpm_train wrote
     images: str, # an image, or a folder with images (subfolders too)
     out: str='predictions', # folder for scores.csv and heatmaps/
-    device: str=None, # cuda, mps or cpu; the best there is if left out
-):
+    device: str=None): # cuda, mps or cpu; the best there is if left out
     "Score photos of any size or mode with a trained model and draw their heat maps."
     with one_sentence('stpm_predict'):
-        check_torch()
         check_device(device)
         check_model(model)
         detector, root = Detector.load(model, device, make_scorer), Path(images)
         if not root.exists(): raise FileNotFoundError(f'There is no image or folder {root}; check the path.')
-        paths = photos(root) if root.is_dir() else [root]
+        folder, paths = (root, photos(root)) if root.is_dir() else (root.parent, [root])
         if not paths: raise ValueError(f'{root} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
-        with own_folder(out) as to: found = _predict(detector, paths, root if root.is_dir() else root.parent, to)
+        with own_folder(out) as to: found = _predict(detector, paths, folder, to)
         print(f'{len(paths)} image(s), {found} anomalous; wrote scores.csv and heatmaps/ in {to}')

@@ -48,10 +48,9 @@ def fetch_archive(path: Path, # where the archive is put
 def download_mvtec(root: str|Path, # the folder that gets the category; the archive stays there for the others
     category: str, # one of `MVTEC_CATEGORIES`
     url: str=MVTEC_URL, # the address of the archive, a .tar.xz of 5 GB
-    sha256: str=MVTEC_SHA256, # its SHA-256: 64 hexadecimal digits
-) -> Path: # the folder of the category
-    """Download MVTec AD once, verify it, and unpack one category. Raises ValueError for an unknown category or another
-    file, OSError if the download fails, tarfile.FilterError if a path leads out."""
+    sha256: str=MVTEC_SHA256) -> Path: # its SHA-256: 64 hexadecimal digits
+    """Download MVTec AD once, verify it, unpack one category, and return its folder. Raises ValueError for an unknown
+    category or another file, OSError if the download fails, tarfile.FilterError if a path leads out."""
     if category not in MVTEC_CATEGORIES:
         raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
     archive, folder = Path(root)/'mvtec_anomaly_detection.tar.xz', Path(root)/category

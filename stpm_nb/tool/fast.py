@@ -18,9 +18,9 @@ from ..loss import anomaly_map
 from ..train import fast_dtype
 
 # %% ../../nbs/tool/05a_fast.ipynb #011f64f9
-def fold(net: nn.Module, # a teacher or a student
-) -> nn.Module: # a copy in evaluation mode, on the same device, to score with and not to train
-    "Fold each batch norm into the convolution right before it; the features stay the same up to rounding."
+def fold(net: nn.Module) -> nn.Module: # a teacher or a student
+    """A copy to score with and not to train, in evaluation mode, on the same device: each batch norm is folded into
+    the convolution right before it. The features stay the same up to rounding."""
     net = copy.deepcopy(net).eval().requires_grad_(False)
     layers = dict(net.named_modules())
     for step in net.graph.nodes:
@@ -35,9 +35,8 @@ def fold(net: nn.Module, # a teacher or a student
 _one_pool = threading.Lock()
 
 def on_each_core(work, # a function of one batch
-    batches, # a list of batches
-) -> list: # what `work` gives for each, in order
-    "Do `work` for several batches at once, each on one core; a single batch gets all cores."
+    batches) -> list: # a list of batches
+    "What `work` gives for each batch, in order; several at once, each on one core. A single one gets all cores."
     if len(batches) == 1: return [work(batches[0])]
     with _one_pool:
         cores = torch.get_num_threads()
@@ -49,9 +48,9 @@ def on_each_core(work, # a function of one batch
 # %% ../../nbs/tool/05a_fast.ipynb #0147550f
 def make_scorer(teacher: nn.Module, # in evaluation mode
     student: nn.Module, # in evaluation mode, on the same device
-    size: int, # side of the images, in pixels
-): # a function `score(images, batch=None)`: uint8 [M, 3, size, size] -> float32 [M, size, size], on the CPU
-    "The fast way from images to anomaly maps, `batch` images at a time (4 on a CPU, else 64, if left out)."
+    size: int): # side of the images, in pixels
+    """A function `score(images, batch=None)`: uint8 [M, 3, size, size] -> anomaly maps float32 [M, size, size], on the
+    CPU, `batch` images at a time (4 on a CPU, else 64, if left out)."""
     device = next(student.parameters()).device
     dtype = fast_dtype(device)
     nets = [fold(net).to(dtype) for net in (teacher, student)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..data import Sample, find_mvtec, image_files, read_category, read_image
+from ..data import Category, Sample, find_mvtec, image_files, read_category, read_image
 from .gate import check_category, check_samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a002
@@ -24,65 +24,63 @@ def _folders(folder):
 
 def _rows(folder, split, masks=None, ending=None):
     "The images in a folder as samples; an anomalous one has a mask in `masks`, of the same name or with this ending."
-    rows, kind = [], folder.parent.name if folder.name in ('rgb', 'img') else folder.name
+    rows = []
+    kind = folder.parent.name if folder.name in ('rgb', 'img') else folder.name
     for p in image_files(folder):
         mask = masks/(p.stem + ending if ending else p.name) if masks and kind != 'good' else None
         rows.append(Sample(p, mask, split, kind, int(kind != 'good')))
     return rows
 
 # %% ../../nbs/tool/00c_readers.ipynb #04a40140
-def find_mvtec2(folder: str|Path, # one category of MVTec AD 2
-) -> list: # of `Sample`, splits train, validation (not used) and test
-    "List a category of MVTec AD 2, with its public test images."
+def find_mvtec2(folder: str|Path) -> list: # one category of MVTec AD 2
+    "List a category of MVTec AD 2, with its public test images: splits train, validation (not used) and test."
     folder, test = Path(folder), Path(folder)/'test_public'
     good = _rows(folder/'train/good', 'train') + _rows(folder/'validation/good', 'validation')
     good += _rows(test/'good', 'test')
     return good + _rows(test/'bad', 'test', test/'ground_truth/bad', '_mask.png')
 
 # %% ../../nbs/tool/00c_readers.ipynb #43286e56
-def find_mvtec3d(folder: str|Path, # one category of MVTec 3D-AD
-) -> list: # of `Sample`, splits train, validation (not used) and test
-    "List the colour images of a category of MVTec 3D-AD."
-    samples = []
-    for split in ('train', 'validation', 'test'):
-        for kind in _folders(Path(folder)/split): samples += _rows(kind/'rgb', split, kind/'gt')
-    return samples
+def find_mvtec3d(folder: str|Path) -> list: # one category of MVTec 3D-AD
+    "List the colour images of a category of MVTec 3D-AD: splits train, validation (not used) and test."
+    kinds = [(split, kind) for split in ('train', 'validation', 'test') for kind in _folders(Path(folder)/split)]
+    return [s for split, kind in kinds for s in _rows(kind/'rgb', split, kind/'gt')]
 
 # %% ../../nbs/tool/00c_readers.ipynb #d97e7e44
-def find_visa(folder: str|Path, # one category of VisA, beside the folder split_csv
-) -> list: # of `Sample`
+def find_visa(folder: str|Path) -> list: # one category of VisA, beside the folder split_csv
     "List a category of VisA by the published table of one-class splits. Raises ValueError if there is no such table."
     folder = Path(folder).resolve()                       # `.` has no name and no parent
-    root, table, samples = folder.parent, folder.parent/'split_csv/1cls.csv', []
+    samples = []
+    root, table = folder.parent, folder.parent/'split_csv/1cls.csv'
     if not table.is_file(): raise ValueError(
         f'{folder} looks like a category of VisA, but there is no {table}; copy it there from the archive.')
     try:
         with open(table, encoding='utf-8-sig') as f: rows = list(csv.DictReader(f))
         for r in [r for r in rows if r['object'] == folder.name]:
-            mask, kind = root/r['mask'] if r['mask'] else None, 'good' if r['label'] == 'normal' else r['label']
+            kind = 'good' if r['label'] == 'normal' else r['label']
+            mask = root/r['mask'] if r['mask'] else None
             samples.append(Sample(root/r['image'], mask, r['split'], kind, int(kind != 'good')))
     except (KeyError, TypeError, UnicodeError, csv.Error) as e: raise ValueError(
         f'{table} is not the table of VisA; expected columns object, split, label, image, mask.') from e
     return samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #e304fd13
-def find_bmad(folder: str|Path, # a data set in the layout of BMAD, as BraTS2021_slice
-) -> list: # of `Sample` with `patient`; splits train, validation (not used) and test
-    "List a data set in the layout of BMAD. The patient is a slice's name up to its last number, None without one."
+def find_bmad(folder: str|Path) -> list: # a data set in the layout of BMAD, as BraTS2021_slice
+    """List a data set in the layout of BMAD: splits train, validation (not used) and test. The patient is a slice's
+    name up to its last number, None without one."""
     samples = []
     for split, name in (('train', 'train'), ('validation', 'valid'), ('test', 'test')):
         for kind in _folders(Path(folder)/name):
             images, masks = kind/'img', kind/'label'
             samples += _rows(images if images.is_dir() else kind, split, masks if masks.is_dir() else None)
-    names = [re.fullmatch(r'(.+)_\d+', s.path.stem) for s in samples]
-    return [s._replace(patient=name and name[1]) for s, name in zip(samples, names)]
+    def patient(path): return next(iter(re.findall(r'^(.+)_\d+$', path.stem)), None)
+    return [s._replace(patient=patient(s.path)) for s in samples]
 
 # %% ../../nbs/tool/00c_readers.ipynb #fc6e5754
-def find_photos(folder: str|Path, # with good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with the names of bad/
-) -> list: # of `Sample`; with bad/, every fifth good photo (of fewer than five, the last) is a test image
-    "List a folder of your own photos."
+def find_photos(folder: str|Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with bad's names
+    "List your own photos. With bad/, every fifth good photo (of fewer than five, the last) is a test image."
     bad, masks = Path(folder)/'bad', Path(folder)/'masks'
-    good, defects = _rows(Path(folder)/'good', 'train'), []
+    defects = []
+    good = _rows(Path(folder)/'good', 'train')
     for kind in (bad, *_folders(bad)):
         defects += _rows(kind, 'test', masks/kind.relative_to(bad) if masks.is_dir() else None, '.png')
     held = (good[4::5] or good[-1:]) if defects else []
@@ -93,22 +91,19 @@ LAYOUTS = {'mvtec3d': (find_mvtec3d, 'train/good/rgb'), 'bmad': (find_bmad, 'tes
            'mvtec2': (find_mvtec2, 'test_public'), 'visa': (find_visa, 'Data/Images'),
            'mvtec': (find_mvtec, 'train/good'), 'photos': (find_photos, 'good')}
 
-def layout_of(folder: str|Path, # a folder
-) -> str|None: # a key of `LAYOUTS`, or None
-    "Which layout a folder has, by the folders in it."
+def layout_of(folder: str|Path) -> str|None: # a folder
+    "Which layout a folder has, by the folders in it: a key of `LAYOUTS`, or None."
     return next((name for name, (_, mark) in LAYOUTS.items() if (Path(folder)/mark).is_dir()), None)
 
-def find_categories(root: str|Path, # a category, or a folder with categories
-) -> list: # of their folders, sorted by name
-    "The categories in a folder. Raises ValueError if there are none."
-    found = [p for p in (root,) if layout_of(p)] or [p for p in _folders(root) if layout_of(p)]
+def find_categories(root: str|Path) -> list: # a category, or a folder with categories
+    "The folders of the categories in a folder, sorted by name. Raises ValueError if there are none."
+    found = [root] if layout_of(root) else [p for p in _folders(root) if layout_of(p)]
     if found: return found
     raise ValueError(f'{root} holds no category in a layout that is known ({", ".join(LAYOUTS)}); check the path.')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a008
 def find_samples(folder: str|Path, # a category in any of the layouts
-    layout: str|None=None, # a key of `LAYOUTS`; found out if left out
-) -> list: # of `Sample`
+    layout: str|None=None) -> list: # a key of `LAYOUTS`; found out if left out
     "List a category. Raises FileNotFoundError if there is no such folder, ValueError if it has no known layout."
     folder, layout = Path(folder), layout or layout_of(folder)
     if layout not in (None, *LAYOUTS):
@@ -126,31 +121,31 @@ def find_samples(folder: str|Path, # a category in any of the layouts
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00b
 def load_category(folder: str|Path, # a category in any of the layouts
     size: int=256, # side of the square images, in pixels
-    layout: str|None=None, # a key of `LAYOUTS`; found out if left out
-): # a `Category`, named like its folder; see `read_category`
-    "Find, check and read a category. Raises as `find_samples`, `check_samples`, `read_category` and `check_category`."
-    samples, name = find_samples(folder, layout), Path(os.path.abspath(folder)).name
+    layout: str|None=None) -> Category: # a key of `LAYOUTS`; found out if left out
+    """Find, check and read a category, named like its folder. Raises as `find_samples`, `check_samples`,
+    `read_category` and `check_category`."""
+    samples = find_samples(folder, layout)
     check_samples(samples, folder)
-    category = read_category(name, samples, size)
+    category = read_category(Path(os.path.abspath(folder)).name, samples, size)
     check_category(category)
     return category
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00d
-def photos(root: str|Path, # a folder
-) -> list: # of the paths of images in it and in its subfolders, sorted
-    "Find the photos to score: each once, none in hidden folders, and no heat maps that a command drew."
-    found = []
-    for folder, inner, files in os.walk(root):
-        found += image_files(Path(folder))
+def photos(root: str|Path) -> list: # a folder
+    "The photos in a folder and its subfolders, sorted: each folder once, no hidden one, no heat maps of a command."
+    found, visited = [], set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        new = {os.path.realpath(folder)} - visited                # empty if a link led here before
         drawn = 'heatmaps' if {'scores.csv', 'metrics.json'} & {*files} else None
-        inner[:] = [name for name in inner if name[0] != '.' and name != drawn]      # only these are visited
+        inner[:] = sorted(name for name in inner if new and name[0] != '.' and name != drawn)      # to visit next
+        if new: found += image_files(Path(folder))
+        visited |= new
     return sorted(found)
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a010
 def read_ahead(paths: list, # of image files
     size: int=256, # side of the square they are resized to, in pixels
-    batch: int=16, # images in one batch; the last may have fewer
-):
+    batch: int=16): # images in one batch; the last may have fewer
     "Yield batches, uint8 [B, 3, size, size], while threads read the next two. Raises as `read_image`."
     queue = deque()
     with ThreadPoolExecutor() as pool:

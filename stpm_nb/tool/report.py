@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib.text import Text
 
 from ..data import Category, brightness_score, mean_image_map
 from ..detector import Detector, show_predictions
@@ -27,29 +26,26 @@ def _measured(scores, maps, labels, masks):
 
 # %% ../../nbs/tool/05c_report.ipynb #21724ba2
 def report(detector: Detector, # a fitted detector
-    category: Category, # to test on
-) -> tuple: # (dict of results, anomaly maps float32 [M, S, S]); only the threshold and no maps without test images
-    "Measure a detector on a category's test images. Pixel metrics are None without masks."
+    category: Category) -> tuple: # to test on
+    """Measure a detector on a category's test images: (dict of results, anomaly maps float32 [M, S, S]). Pixel metrics
+    are None without masks; without test images there is only the threshold, and no map."""
     if not len(category.test): return dict(threshold=detector.threshold), category.test[:, 0].float()
     truth, patients = (category.labels, category.masks), [s.patient for s in category.samples]
     scores, maps = detector.predict(category.test)
     base = mean_image_map(category.train, category.test)
-    brightness = image_auroc(brightness_score(category.test), category.labels)
     alarms = (scores > detector.threshold).float()
+    false, found = (alarms[category.labels == k].mean().item() for k in (0, 1))
     return _measured(scores, maps, *truth) | dict(
         intervals=bootstrap(scores, maps, *truth),
         strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
         patients=per_patient(scores, maps, *truth, patients) if all(patients) else None,
         baselines=dict(mean_image=_measured(base.mean((1, 2)), base, *truth),
-                       mean_brightness=dict(image_auroc=brightness)),
-        threshold=detector.threshold,
-        false_alarm_rate=alarms[category.labels == 0].mean().item(),
-        detection_rate=alarms[category.labels == 1].mean().item()), maps
+                       mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), truth[0]))),
+        threshold=detector.threshold, false_alarm_rate=false, detection_rate=found), maps
 
 # %% ../../nbs/tool/05c_report.ipynb #90bf7c16
 def print_table(results: dict, # as `report` gives them
-    teacher: str, # a word about the teacher, for the first row
-):
+    teacher: str): # a word about the teacher, for the first row
     "Print the three metrics as a small table."
     if 'image_auroc' not in results:
         return print(f'no test images: nothing is measured; the threshold is {results["threshold"]:.3g}')
@@ -65,16 +61,15 @@ def print_table(results: dict, # as `report` gives them
     print(f'{"":26}{"image AUROC":>13}{"pixel AUROC":>13}{"PRO":>13}')
     for name, row in rows.items():
         print(f'{name:26}' + ''.join(f'{shown(row.get(k)):>13}' for k in ('image_auroc', 'pixel_auroc', 'pro')))
-    rates = results['detection_rate'], results['false_alarm_rate']
-    print('at the threshold: found {:.0%} of the defects, false alarms {:.0%}'.format(*rates))
+    rates = 'found {detection_rate:.0%} of the defects, false alarms {false_alarm_rate:.0%}'
+    print('at the threshold:', rates.format(**results))
 
 # %% ../../nbs/tool/05c_report.ipynb #f82e3853
 def save_figure(figure: plt.Figure, # is closed
-    path: Path, # a PNG file; its folder is made
-):
+    path: Path): # a PNG file; its folder is made
     "Write a figure as PNG."
     path.parent.mkdir(parents=True, exist_ok=True)
-    for text in figure.findobj(Text): text.set_text(text.get_text().encode(errors='replace').decode())
+    for text in figure.findobj(plt.Text): text.set_text(text.get_text().encode(errors='replace').decode())
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph')
         figure.savefig(path, dpi=70)
@@ -83,17 +78,15 @@ def save_figure(figure: plt.Figure, # is closed
 # %% ../../nbs/tool/05c_report.ipynb #b4af5dea
 def checked_detector(weights: str='imagenet', # or None for an untrained teacher
     device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
-    backbone: str='resnet18', # of teacher and student
-) -> Detector: # not fitted yet
-    "A detector, if all of this can be had. Raises ValueError, and FileNotFoundError for the weights."
+    backbone: str='resnet18') -> Detector: # of teacher and student
+    "A detector, not fitted yet, if all of this can be had. Raises ValueError, and FileNotFoundError for the weights."
     check_device(device)
     check_backbone(backbone)
     if weights: check_weights(backbone)
     return Detector(weights, device, backbone, make_scorer)
 
 # %% ../../nbs/tool/05c_report.ipynb #70f549e6
-def detector_or_untrained(device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
-) -> Detector: # not fitted yet
+def detector_or_untrained(device: str=None) -> Detector: # 'cuda', 'mps', 'cpu', or None to choose
     "A detector with the ImageNet teacher, or, after two lines that say why, with an untrained one."
     try: return checked_detector(device=device)
     except FileNotFoundError as e:

@@ -29,15 +29,14 @@ def best_f1(scores, # float [M], anomaly scores
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
 def _result(scores, maps, labels, masks):
-    "A test result as NumPy arrays. No masks become masks without a defective pixel. Raises as `arrays`."
-    scores, labels = arrays(scores, labels)
-    if masks is None: maps = masks = np.zeros((len(scores), 1, 1), bool)
-    else: maps, masks = arrays(maps, masks)
-    return scores, maps, labels, masks
+    "Scores, labels, maps and masks as NumPy arrays; no masks become masks without a defective pixel."
+    empty = np.zeros((len(scores), 1, 1), bool)
+    return *arrays(scores, labels), *((empty, empty) if masks is None else arrays(maps, masks))
 
 def _mean(values, weights=None):
     "The mean, or None if there is nothing to average."
-    return float(np.average(values, weights=weights)) if len(values) else None
+    if not len(values): return None
+    return float(np.average(values, weights=weights))
 
 def _row(group, area, auroc, earned, image_auroc=None):
     "A row of the table, from what each region of the group earns."
@@ -49,11 +48,11 @@ def stratified(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
-    types, # M strings, the defect type of each image
-) -> list: # of dicts: group, regions, image_auroc (None for sizes), pixel_auroc, pro (None without masks)
-    "The metrics by defect type, and by region size (small, medium, large: thirds of the regions)."
-    scores, maps, labels, masks = _result(scores, maps, labels, masks)
-    types, regions = np.asarray(types), np.array(per_region(maps, masks))      # regions float64 [3, R]
+    types) -> list: # M strings, the defect type of each image
+    "Dicts of the metrics by defect type and by region size (thirds of the regions; no image_auroc). None is no masks."
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    types = np.asarray(types)
+    regions = np.array(per_region(maps, masks))                         # float64 [3, R]
     _, one = np.unique(region_of(masks), return_index=True)             # [R], a pixel of each region
     whose = types[masks.nonzero()[0][one]]                              # [R], the type of its image
     rows = []
@@ -75,20 +74,23 @@ def per_patient(scores, # float [M], anomaly scores of slices
 ) -> dict: # patients (their number), image_auroc, pixel_auroc, pro, highest_image_auroc; None where undefined
     '''The metrics within each patient, averaged over the patients that have what the metric needs.
     `highest_image_auroc` compares whole patients by their highest slice: anomalous if any slice is.'''
-    scores, maps, labels, masks = _result(scores, maps, labels, masks)
-    whose = [np.asarray(patients) == patient for patient in sorted(set(patients))]
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    patients = np.asarray(patients)
+    whose = [patients == patient for patient in sorted(set(patients))]
     found = dict(patients=len(whose))
     for metric, values, truth in (image_auroc, scores, labels), (pixel_auroc, maps, masks), (pro, maps, masks):
         each = [metric(values[own], truth[own]) for own in whose if 0 < truth[own].mean() < 1]
         found[metric.__name__] = _mean(each)
-    highest, ill = ([v[own].max() for own in whose] for v in (scores, labels))
+    highest = [scores[own].max() for own in whose]
+    ill = [labels[own].any() for own in whose]
     found['highest_image_auroc'] = image_auroc(highest, ill) if len(set(ill)) == 2 else None
     return found
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e126
 def _counts(maps, masks):
     "Good pixels, defective pixels and overlap of each image from each threshold to the next, high to low: [3, M, T]."
-    good, found, counts = np.sort(maps[~masks]), np.sort(maps[masks]), []
+    counts = []
+    good, found = np.sort(maps[~masks]), np.sort(maps[masks])
     good = good[-np.geomspace(1, len(good), 1000).astype(int)]        # dense where few are above
     found = found[np.linspace(0, len(found) - 1, 1000).astype(int)]
     steps = np.unique(np.r_[-np.inf, good, found, np.inf])
@@ -103,25 +105,27 @@ def _area(good, found, limit):
     "The areas under n curves up to `limit`, divided by it, from what lies in each of T steps ([n, T] each): [n]."
     share = good / good.sum(1, keepdims=True)
     high = share.cumsum(1)
-    return (found * strip_area(high - share, high, limit)).sum(1) / found.sum(1)
+    earned = found * strip_area(high - share, high, limit)
+    return earned.sum(1) / found.sum(1)
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e129
 def bootstrap(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
-    n: int=1000, # draws
-    seed: int=0, # the same seed gives the same intervals
-) -> dict: # image_auroc, average_precision, best_f1 and, with masks, pixel_auroc, pro: (low, high)
-    "95 % percentile intervals over drawn test sets; good and anomalous images are drawn separately."
-    scores, maps, labels, masks = _result(scores, maps, labels, masks)
-    rng, draws, found = np.random.default_rng(seed), np.zeros((n, len(scores)), int), {}
-    for own in labels, ~labels: draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
-    picks = [np.repeat(np.arange(len(scores)), draw) for draw in draws]
+    n: int=1000) -> dict: # draws
+    "95 % percentile intervals {metric: (low, high)} over drawn test sets; good and anomalous are drawn separately."
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    rng, found = np.random.default_rng(0), {}        # the same draws each time
+    draws = np.zeros((n, len(scores)), int)
+    for own in labels, ~labels:
+        draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
+    images = np.arange(len(scores))
+    picks = [np.repeat(images, draw) for draw in draws]
     for metric in image_auroc, average_precision, best_f1:
         found[metric.__name__] = [metric(scores[pick], labels[pick]) for pick in picks]
     if masks.any():
         sums = draws @ _counts(maps, masks)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
-    return {name: tuple(np.quantile(v, [.025, .975]).tolist()) for name, v in found.items()}
+    return {name: tuple(np.quantile(v, [.5 - .475, .5 + .475]).tolist()) for name, v in found.items()}

@@ -27,8 +27,10 @@ def pytest_ignore_collect(collection_path, config):
     asked = any('test_notebooks' in arg for arg in config.args)
     if collection_path.name == 'test_notebooks.py' and not asked: return True
 
-def pytest_collection_finish():
-    "What is imported stays, so the search for garbage need not look at it."
+def pytest_collection_finish(session):
+    "Start what takes long beside the first tests. What is imported stays: the search for garbage need not look at it."
+    for module in {item.module for item in session.items}:
+        if hasattr(module, 'start_early') and not session.config.option.collectonly: module.start_early()
     if 'stpm_nb.tool.report' in sys.modules: few_draws()
     gc.collect()
     gc.freeze()

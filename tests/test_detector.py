@@ -1,7 +1,6 @@
 "The detector with either scorer: what it gives is the caller's, and what it saves is read back."
 import threading
 
-import numpy as np
 import pytest
 import torch
 
@@ -84,13 +83,6 @@ def test_a_file_of_an_earlier_version_is_read(detector, fabric, tmp_path):
     again = Detector.load(tmp_path/'old.pt', 'cpu', detector.scorer)
     assert torch.equal(again.predict(fabric.test)[1], detector.predict(fabric.test)[1])
     assert again.threshold == detector.threshold and again.settings['data'] == 'f874d05b639c5be7'
-
-def test_numbers_of_numpy_are_numbers(fabric, tmp_path):
-    detector = Detector(None, 'cpu').fit(fabric, 1, seed=np.int64(3), progress=False)
-    detector.threshold = detector.predict(fabric.test)[0].quantile(.9)
-    detector.save(tmp_path/'m.pt')
-    loaded = Detector.load(tmp_path/'m.pt', 'cpu')
-    assert type(loaded.threshold) is float and loaded.settings['seed'] == 3
 
 @pytest.mark.parametrize('change', [dict(version=99), dict(format='PaDiM'), dict(version=VERSION + 1)])
 def test_a_file_of_another_kind_is_refused(detector, tmp_path, change):

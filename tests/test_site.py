@@ -1,13 +1,14 @@
 """The site of the whole book, without a browser: every page, link, figure, equation and badge.
 
 `.ci/check_site` looks at it in a real one."""
-import configparser
+import configparser, gc, tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
 
+from commands import warm
 from stpm_nb.press.site import stpm_site
 
 ROOT = Path(__file__).parent.parent
@@ -17,12 +18,20 @@ CFG = SETTINGS['DEFAULT']
 NOTEBOOKS = {p.stem: p.relative_to(ROOT).as_posix() for p in sorted((ROOT/'nbs').rglob('*.ipynb'))}
 NAMES = list(NOTEBOOKS)
 
+OUT = tempfile.TemporaryDirectory()
+build = warm.Process(target=stpm_site, args=(OUT.name,))
+
+def start_early(): build.start()
+
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
+def site():
     "The built folder, and each page's HTML as a tree."
-    out = tmp_path_factory.mktemp('site')
-    stpm_site(out)
-    return out, {p.stem: BeautifulSoup(p.read_text(), 'html.parser') for p in out.glob('*.html')}
+    build.join()
+    assert build.exitcode == 0, 'the site cannot be built: run stpm_site'
+    out = Path(OUT.name)
+    pages = {p.stem: BeautifulSoup(p.read_text(), 'html.parser') for p in out.glob('*.html')}
+    gc.freeze()                       # a million small objects that stay: the search for garbage leaves them out
+    return out, pages
 
 @pytest.mark.parametrize('name', NAMES)
 def test_page_is_well_formed(site, name):

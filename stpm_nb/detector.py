@@ -55,21 +55,21 @@ class Detector:
 @patch
 def fit(self:Detector, category: Category, # only its training images are used
     epochs: int=None, # passes over the training part; None: 1,200 steps of 2 images
-    seed: int=0, # the same one gives the same detector
+    seed: int=0, # the same one, the same detector
     checkpoint: str|Path=None, # to continue from after an interruption
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold, images = None, category.train  # not learned, until the end
+    self.threshold, images = None, category.train  # not learned yet
     train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
-    size, best = train.shape[-1], min(self.history, key=lambda row: row['val'])  # best: its student is kept
+    size, kept = train.shape[-1], min(self.history, key=lambda row: row['val'])
     self.score = self.scorer(self.teacher, self.student, size)
     self.settings.update(category=category.name, size=size, train_images=len(images), seed=int(seed),
-                         device=self.device.type, epochs=len(self.history), kept_epoch=best['epoch'],
-                         validation_error=best['val'], **made_on(self.device))
+                         device=self.device.type, epochs=len(self.history), kept_epoch=kept['epoch'],
+                         validation_error=kept['val'], **made_on(self.device))
     self.threshold = self.predict(val)[0].max().item()  # 4
     return self
 

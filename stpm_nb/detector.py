@@ -105,7 +105,7 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     suptitle: str='', # a title over the figure
 ) -> plt.Figure: # n rows: image, heat map, ground-truth mask
     "One row per image. The heat is the anomaly map divided by the threshold, from 0 to 2."
-    n, cols = len(images), 2 if masks is None else 3
+    n, cols, titles = len(images), 2 if masks is None else 3, titles or ['image'] * len(images)
     fig, axs = plt.subplots(n, cols, figsize=(2.4*cols + 1, 2.45*n + .5), squeeze=False,
                             layout='constrained', subplot_kw=dict(xticks=[], yticks=[]))
     for i, (row, heat) in enumerate(zip(axs, (maps / threshold).numpy(force=True))):
@@ -113,8 +113,7 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
         shown = row[1].imshow(heat, cmap='inferno', vmin=0, vmax=2)
         if cols == 3: row[2].imshow(masks[i].numpy(force=True), cmap='gray', vmin=0, vmax=1)
         verdict = f"{heat.max():.2f}: {'anomalous' if heat.max() > 1 else 'good'}"
-        for ax, text in zip(row, (titles[i] if titles else 'image', verdict, 'ground-truth mask')):
-            ax.set_title(text, parse_math=False)
+        for ax, t in zip(row, (titles[i], verdict, 'ground-truth mask')): ax.set_title(t, parse_math=False)
     fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max', shrink=1/n)
     fig.suptitle(suptitle, parse_math=False)
     return fig

@@ -99,10 +99,10 @@ def predict(self:Detector, images, # uint8 [M, 3, S, S], or a list of paths of i
 # %% ../nbs/05_detector.ipynb #02604b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
-    threshold: float, # the anomaly score above which an image is anomalous
-    masks: torch.Tensor=None, # bool [n, S, S]; drawn in a third column if given
+    threshold: float, # scores above it are anomalous
+    masks: torch.Tensor=None, # bool [n, S, S], for a third column
     titles: list=None, # n strings
-    suptitle: str='', # a title over the figure
+    suptitle: str='', # over the figure
 ) -> plt.Figure: # n rows: image, heat map, ground-truth mask
     "One row per image. The heat is the anomaly map divided by the threshold, from 0 to 2."
     n, cols, titles = len(images), 2 if masks is None else 3, titles or ['image'] * len(images)

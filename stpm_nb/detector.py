@@ -8,8 +8,7 @@ __all__ = ['FORMAT', 'VERSION', 'make_scorer', 'Detector', 'made_on', 'show_pred
 # %% ../nbs/05_detector.ipynb #00283dc4
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import stpm_nb, torch, torchvision
+import stpm_nb, torch, torchvision, matplotlib.pyplot as plt
 from fastcore.basics import patch
 
 from .data import Category, normalise, read_image, split_train_val
@@ -25,11 +24,13 @@ def make_scorer(teacher: torch.nn.Module, # in evaluation mode
     "The plain way from images to anomaly maps, `batch` images at a time (8 if left out)."
     device = next(student.parameters()).device
     @torch.inference_mode()
-    def maps_of(images):
-        x = normalise(images.to(device))
-        with mixed_precision(device): t, s = pyramid(teacher, x), pyramid(student, x)
-        return anomaly_map(t, s, size).cpu()
-    def score(images, batch=None): return torch.cat([maps_of(x) for x in images.split(batch or 8)])
+    def score(images, batch=None):
+        maps = []
+        for some in images.split(batch or 8):
+            x = normalise(some.to(device))
+            with mixed_precision(device): t, s = pyramid(teacher, x), pyramid(student, x)
+            maps.append(anomaly_map(t, s, size).cpu())
+        return torch.cat(maps)
     return score
 
 # %% ../nbs/05_detector.ipynb #0083995b
@@ -50,34 +51,34 @@ class Detector:
         self.teacher = make_teacher(weights, backbone=backbone).to(self.device)
         self.settings = dict(teacher='ImageNet' if weights else 'untrained', backbone=backbone)
 
+# %% ../nbs/05_detector.ipynb #017e5c31
+@patch
+def fit(self:Detector, category: Category, # only its training images are used
+    epochs: int=None, # passes over the training part; None: 1,200 steps of 2 images
+    seed: int=0, # the same one, the same detector
+    checkpoint: str|Path=None, # to continue from after an interruption
+    progress: bool=True, # show a bar
+) -> Detector: # itself
+    "Learn from good images; set the threshold on those held back. Raises as `train_student`."
+    self.threshold, images = None, category.train  # not learned yet
+    train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))  # 1
+    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
+    run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
+    self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
+    size, kept = train.shape[-1], min(self.history, key=lambda row: row['val'])
+    self.score = self.scorer(self.teacher, self.student, size)
+    self.settings.update(category=category.name, size=size, train_images=len(images), seed=int(seed),
+                         device=self.device.type, epochs=len(self.history), kept_epoch=kept['epoch'],
+                         validation_error=kept['val'], **made_on(self.device))
+    self.threshold = self.predict(val)[0].max().item()  # 4
+    return self
+
 # %% ../nbs/05_detector.ipynb #5a0d0014
 def made_on(device: torch.device, # where a detector is trained
 ) -> dict: # precision, threads, and the versions stpm_nb, torch, torchvision
     "What besides the images and the seed decides the last digits of a detector."
     versions = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
     return versions | dict(precision=str(fast_dtype(device)), threads=torch.get_num_threads())
-
-# %% ../nbs/05_detector.ipynb #017e5c31
-@patch
-def fit(self:Detector, category: Category, # only its training images are used
-    epochs: int=None, # passes over the training part; None: as many as make 1,200 steps
-    seed: int=0, # the same one gives the same detector
-    checkpoint: str|Path=None, # to continue from after an interruption
-    progress: bool=True, # show a bar
-) -> Detector: # itself
-    "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold, images = None, category.train
-    train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))  # 1
-    if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
-    run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
-    self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
-    size, best = train.shape[-1], min(self.history, key=lambda row: row['val'])
-    self.score = self.scorer(self.teacher, self.student, size)
-    self.settings |= dict(category=str(category.name), size=size, train_images=len(images), seed=int(seed),
-                          device=self.device.type, epochs=len(self.history), kept_epoch=best['epoch'],
-                          validation_error=best['val'], **made_on(self.device))
-    self.threshold = self.predict(val)[0].max().item()  # 4
-    return self
 
 # %% ../nbs/05_detector.ipynb #0192c80d
 @patch
@@ -98,13 +99,13 @@ def predict(self:Detector, images, # uint8 [M, 3, S, S], or a list of paths of i
 # %% ../nbs/05_detector.ipynb #02604b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
     maps: torch.Tensor, # float [n, S, S], anomaly maps
-    threshold: float, # the anomaly score above which an image is anomalous
-    masks: torch.Tensor=None, # bool [n, S, S]; drawn in a third column if given
+    threshold: float, # scores above it are anomalous
+    masks: torch.Tensor=None, # bool [n, S, S], for a third column
     titles: list=None, # n strings
-    suptitle: str='', # a title over the figure
+    suptitle: str='', # over the figure
 ) -> plt.Figure: # n rows: image, heat map, ground-truth mask
     "One row per image. The heat is the anomaly map divided by the threshold, from 0 to 2."
-    n, cols = len(images), 2 if masks is None else 3
+    n, cols, titles = len(images), 2 if masks is None else 3, titles or ['image'] * len(images)
     fig, axs = plt.subplots(n, cols, figsize=(2.4*cols + 1, 2.45*n + .5), squeeze=False,
                             layout='constrained', subplot_kw=dict(xticks=[], yticks=[]))
     for i, (row, heat) in enumerate(zip(axs, (maps / threshold).numpy(force=True))):
@@ -112,16 +113,14 @@ def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]
         shown = row[1].imshow(heat, cmap='inferno', vmin=0, vmax=2)
         if cols == 3: row[2].imshow(masks[i].numpy(force=True), cmap='gray', vmin=0, vmax=1)
         verdict = f"{heat.max():.2f}: {'anomalous' if heat.max() > 1 else 'good'}"
-        for ax, text in zip(row, (titles[i] if titles else 'image', verdict, 'ground-truth mask')):
-            ax.set_title(text, parse_math=False)
+        for ax, t in zip(row, (titles[i], verdict, 'ground-truth mask')): ax.set_title(t, parse_math=False)
     fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max', shrink=1/n)
     fig.suptitle(suptitle, parse_math=False)
     return fig
 
 # %% ../nbs/05_detector.ipynb #02994fcb
 @patch
-def save(self:Detector, path: str|Path, # the model file to write; its folder must exist
-):
+def save(self:Detector, path: str|Path): # the model file to write; its folder must exist
     "Write all to one file, completely or not at all. Raises ValueError before `fit`."
     if self.threshold is None: raise ValueError('This detector has not learned anything yet; call fit first.')
     save_state(dict(format=FORMAT, version=VERSION, settings=self.settings, threshold=float(self.threshold),

@@ -60,7 +60,7 @@ def modules():
 def notebooks():
     "{name: (floor, cells)} of the book."
     files = sorted((ROOT/'nbs').rglob('*.ipynb'))
-    floor = {p: p.parent.name if p.parent.name in WIDTH else 'method' for p in files}
+    floor = {p: p.parent.name if p.parent.name in WIDTH else 'method' if p.stem[0].isdigit() else 'more' for p in files}
     return {p.stem: (floor[p], json.loads(p.read_text(encoding='utf-8'))['cells']) for p in files}
 
 def code(cell):

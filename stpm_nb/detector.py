@@ -23,14 +23,14 @@ def make_scorer(teacher: torch.nn.Module, # in evaluation mode
 ): # a function `score(images, batch=None)`: uint8 [M, 3, size, size] -> float32 [M, size, size], on the CPU
     "The plain way from images to anomaly maps, `batch` images at a time (8 if left out)."
     device = next(student.parameters()).device
-    @torch.inference_mode()
     def score(images, batch=None):
         maps = []
-        for some in images.split(batch or 8):
-            x = normalise(some.to(device))
-            with mixed_precision(device): t, s = pyramid(teacher, x), pyramid(student, x)
-            maps.append(anomaly_map(t, s, size).cpu())
-        return torch.cat(maps)
+        with torch.inference_mode():
+            for some in images.split(batch or 8):
+                x = normalise(some.to(device))
+                with mixed_precision(device): t, s = pyramid(teacher, x), pyramid(student, x)
+                maps.append(anomaly_map(t, s, size).cpu())
+        return torch.cat(maps)  # out of inference mode: you may change the maps
     return score
 
 # %% ../nbs/05_detector.ipynb #0083995b

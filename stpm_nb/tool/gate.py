@@ -159,8 +159,9 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
     wanted = f'{FORMAT!r} of version {VERSION}'
     _need(found == wanted, f'{path} is a {found}; expected {wanted}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, size, epochs = state['settings'], state['settings']['size'], len(state['history'])
-        _need(type(size) is int and 16 <= size <= 4096 and epochs and 0 < state['threshold'] < np.inf, 'numbers')
+        settings, size, history = state['settings'], state['settings']['size'], state['history']
+        _need((type(size), type(history)) == (int, list), 'types')
+        _need(16 <= size <= 4096 and 0 < state['threshold'] < np.inf, 'numbers')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)

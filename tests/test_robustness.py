@@ -62,7 +62,6 @@ def marked(path, size=256, like=None):
 FUNCTIONS = dict(image_auroc='01', average_precision='01', best_f1='01', pixel_auroc='23', pro='23', pro_curve='23',
                  evaluate='0213', stratified='02134', per_patient='02134', bootstrap='0213')
 # they are given what the gate has let in
-TRUSTING = 'image_auroc', 'average_precision', 'best_f1', 'pixel_auroc', 'pro', 'pro_curve', 'evaluate'
 DTYPES = ['?', 'i1', 'u1', 'i2', 'i8', 'u8', 'f2', 'f4', 'f8', 'g', 'c8', 'O', 'U3', 'S2', 'M8[s]', 'm8[s]', '>f4',
           [('a', 'i4')]]
 NO_ARRAYS = [None, 'scores', 1, 2.5, [], [[1], [2, 3]], {}, {1: 2}, object(), [None], ['a', 'b'], b'', float('nan')]
@@ -132,27 +131,10 @@ def check_metric(name, got):
         for row in got: assert shares(v for k, v in row.items() if k not in ('group', 'regions'))
     else: assert is_share(got), (name, got)
 
-@pytest.mark.parametrize('name', [name for name in FUNCTIONS if name not in TRUSTING])
-@examples(60)
-@given(args=results_of_a_detector())
-def test_any_arrays_give_a_share_or_a_sentence(name, args): check_metric(name, asked(name, args))
-
 @pytest.mark.parametrize('name', FUNCTIONS)
 @examples(60)
 @given(args=results_of_a_detector(all_sound=True))
 def test_sound_arrays_give_a_share_or_a_sentence(name, args): check_metric(name, asked(name, args))
-
-@pytest.mark.parametrize('name', ['stratified', 'per_patient', 'bootstrap'])
-@pytest.mark.parametrize('short', '014')
-def test_inputs_of_different_images_are_refused(name, short):
-    x = np.arange(6.)
-    tall = np.tile(x[:, None, None], (1, 2, 2))
-    args = [x, x > 2, tall, (tall > 2) & np.array([True, False]), list('aabbcc')]
-    check_metric(name, asked(name, args))
-    if short == '0': args[:2] = args[0][1:], args[1][1:]
-    if short == '1': args[2:4] = args[2][1:], args[3][1:]
-    if short == '4': args[4] = args[4][1:]
-    if short in FUNCTIONS[name]: sentence(asked(name, args))
 
 @examples(40)
 @given(m=st.integers(1, 400), good=st.integers(1, 400))

@@ -26,8 +26,14 @@ LENT = 'synthetic', 'exercises'                         # what lessons of the me
 NOT_CODE = tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER
 
 def tokens(source):
-    "The tokens of a Python text, comments and line ends left out."
-    return [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in NOT_CODE]
+    "The tokens of a Python text, comments and line ends left out; an f-string is one, as it was before Python 3.12."
+    found, depth = [], 0
+    for t in tokenize.generate_tokens(io.StringIO(source).readline):
+        name = tokenize.tok_name[t.type]
+        depth -= name.endswith('STRING_END')
+        if not depth and t.type not in NOT_CODE and not name.endswith('STRING_END'): found.append(t)
+        depth += name.endswith('STRING_START')
+    return found
 
 def tokens_per_line(source):
     "{line: tokens on it} of the lines with code, docstrings left out."

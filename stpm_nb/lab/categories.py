@@ -100,11 +100,11 @@ def _cell(rows, key, spread=True):
     return f'{mean(values):.3f}' + (f' ± {stdev(values):.3f}' if spread and len(set(values)) > 1 else '')
 
 # %% ../../nbs/lab/09_categories.ipynb #3f492b82
-_COLUMNS = [who + what for what in _METRICS for who in ('', 'official_', 'anomalib_')] + ['seconds']
+_COLUMNS = [who + what for what in _METRICS for who in ('', 'official_', 'anomalib_')][:-1] + ['seconds']
 
 def _table(rows):
     "Markdown: a row for each category, mean and spread over its seeds, published numbers, and a row of means."
-    lines, means = [['category', 'seeds', *_COLUMNS], ['---'] * (2 + len(_COLUMNS))], []
+    lines, means = [['category', 'seeds', *(k.replace('_', ' ') for k in _COLUMNS)], ['---'] * (2 + len(_COLUMNS))], []
     for name in dict.fromkeys(r['category'] for r in rows):
         own = [r | PUBLISHED.get(name, {}) for r in rows if r['category'] == name]
         done = [r for r in own if 'error' not in r]

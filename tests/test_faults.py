@@ -30,8 +30,8 @@ def root(tmp_path_factory):
 
 def words(command, root, out):
     small = ['--out', out, '--size', '64', '--untrained', '--device', 'cpu']
-    if command == 'stpm_train': return [command, root/'denim', '--epochs', '6', *small]
-    return [command, root, '--seeds', '1', '--epochs', '3', *small]
+    if command == 'stpm_train': return [command, root/'denim', '--epochs', '4', *small]
+    return [command, root, '--seeds', '1', '--epochs', '2', *small]
 
 def start(command, root, out, **kw): return Command(*words(command, root, out), env=dict(OMP_NUM_THREADS='1'), **kw)
 

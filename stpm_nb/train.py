@@ -28,7 +28,7 @@ def fast_dtype(device: torch.device, # where the network runs
 ) -> torch.dtype: # torch.bfloat16 or torch.float32
     "bfloat16 where the hardware computes in it (recent NVIDIA GPUs, some CPUs), else float32."
     if device.type == 'cuda': fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: fast = device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()    # there is no public name
+    else: fast = device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()    # private
     return torch.bfloat16 if fast else torch.float32
 
 def mixed_precision(device: torch.device, # where the network runs
@@ -53,12 +53,13 @@ CACHE_LIMIT = 2**31   # bytes: the answers to 2,300 images of 256 x 256
 
 def teacher_targets(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
     images: torch.Tensor, # uint8 [N, 3, S, S]
-): # a function: numbers of images, int64 [B], on their device -> their three `teacher_pyramids`
+): # a function: indices of images, int64 [B], on their device -> their three `teacher_pyramids`
     "The teacher's answers: kept if they take at most `CACHE_LIMIT` bytes, else asked for each time."
     need = len(images) * sum(f.nbytes for f in teacher_pyramids(teacher, images[:1]))
     kept = teacher_pyramids(teacher, images) if need <= CACHE_LIMIT else None
-    if not kept: print(f'The teacher is asked in each step: its answers would take {need / 1e6:,.0f} MB.')
-    return lambda i: tuple(level[i] for level in kept) if kept else teacher_pyramids(teacher, images[i])
+    if kept: return lambda i: tuple(level[i] for level in kept)
+    print(f'The teacher is asked in each step: its answers would take {need / 1e6:,.0f} MB.')
+    return lambda i: teacher_pyramids(teacher, images[i])
 
 # %% ../nbs/03_train.ipynb #02009a2c
 def train_epoch(run: dict, # the student, its optimiser and its schedule, see `new_run`
@@ -67,7 +68,7 @@ def train_epoch(run: dict, # the student, its optimiser and its schedule, see `n
     batch: int, # images in one step
     seed: tuple, # integers that fix the order of the images
 ) -> float: # mean training loss, 0 to 6
-    "One pass over the images in random order; a last, incomplete batch is left out (paper, section 3.2)."
+    "One pass in random order. A last, incomplete batch is left out, unless it is all (paper, section 3.2)."
     student, optimiser = run['student'].train(), run['optimiser']
     with seeded(*seed): order = torch.randperm(len(images)).to(images.device)
     total, steps = 0., max(1, len(images) // batch)

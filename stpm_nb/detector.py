@@ -55,30 +55,23 @@ class Detector:
 @patch
 def fit(self:Detector, category: Category, # only its training images are used
     epochs: int=None, # passes over the training part; None: 1,200 steps of 2 images
-    seed: int=0, # the same one, the same detector
+    seed: int=0, # of the split and of the training
     checkpoint: str|Path=None, # to continue from after an interruption
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold, images = None, category.train  # not learned yet
-    train, val = (images[i].to(self.device) for i in split_train_val(len(images), seed))  # 1
+    self.threshold = None  # until 4
+    train, val = (category.train[i].to(self.device) for i in split_train_val(len(category.train), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
     size, kept = train.shape[-1], min(self.history, key=lambda row: row['val'])
     self.score = self.scorer(self.teacher, self.student, size)
-    self.settings.update(category=category.name, size=size, train_images=len(images), seed=int(seed),
+    self.settings.update(category=category.name, size=size, train_images=len(category.train), seed=int(seed),
                          device=self.device.type, epochs=len(self.history), kept_epoch=kept['epoch'],
                          validation_error=kept['val'], **made_on(self.device))
     self.threshold = self.predict(val)[0].max().item()  # 4
     return self
-
-# %% ../nbs/05_detector.ipynb #5a0d0014
-def made_on(device: torch.device, # where a detector is trained
-) -> dict: # precision, threads, and the versions stpm_nb, torch, torchvision
-    "What besides the images and the seed decides the last digits of a detector."
-    versions = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
-    return versions | dict(precision=str(fast_dtype(device)), threads=torch.get_num_threads())
 
 # %% ../nbs/05_detector.ipynb #0192c80d
 @patch
@@ -95,6 +88,13 @@ def predict(self:Detector, images, # uint8 [M, 3, S, S], or a list of paths of i
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {S}, {S}].')
     maps = self.score(images, batch)
     return maps.amax((1, 2)), maps
+
+# %% ../nbs/05_detector.ipynb #5a0d0014
+def made_on(device: torch.device, # where a detector is trained
+) -> dict: # precision, threads, and the versions stpm_nb, torch, torchvision
+    "What besides the images and the seed decides the last digits of a detector."
+    versions = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
+    return versions | dict(precision=str(fast_dtype(device)), threads=torch.get_num_threads())
 
 # %% ../nbs/05_detector.ipynb #02604b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]

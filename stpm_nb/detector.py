@@ -67,9 +67,9 @@ def fit(self:Detector, category: Category, # only its training images are used
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
     size, kept = train.shape[-1], min(self.history, key=lambda row: row['val'])
     self.score = self.scorer(self.teacher, self.student, size)
-    self.settings.update(category=category.name, size=size, train_images=len(category.train), seed=int(seed),
-                         device=self.device.type, epochs=len(self.history), kept_epoch=kept['epoch'],
-                         validation_error=kept['val'], **made_on(self.device))
+    self.settings.update(category=str(category.name), size=size, train_images=len(category.train),
+                         seed=int(seed), device=self.device.type, epochs=len(self.history),
+                         kept_epoch=kept['epoch'], validation_error=kept['val'], **made_on(self.device))
     self.threshold = self.predict(val)[0].max().item()  # 4
     return self
 

@@ -3,6 +3,7 @@
 One process imports PyTorch and the library; each command is a fork of it that runs the script which pip installed."""
 import multiprocessing, os, runpy, signal, sys, tempfile
 from collections import namedtuple
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +37,9 @@ class Command:
         self.process = warm.Process(target=_script, args=(words, os.path.abspath(cwd), env or {}, self.said, before))
         self.process.start()
 
-    def send(self, number): os.kill(self.process.pid, number)
+    def send(self, number):
+        "Send a signal; a process that is over already gets none."
+        with suppress(ProcessLookupError): os.kill(self.process.pid, number)
 
     def wait(self, seconds=300):
         "Its exit code (minus the signal that ended it) and what it said."

@@ -65,7 +65,7 @@ def whole(out):
 def test_kill_at_a_random_moment(command, k, root, undisturbed, tmp_path):
     expected, seconds = undisturbed[command]
     p = start(command, root, tmp_path/'out')
-    time.sleep(random.Random(f'{command}{k}').uniform(.3, 1) * seconds)
+    time.sleep(random.Random(f'{command}{k}').uniform(.1, .8) * seconds)
     p.send(signal.SIGKILL)
     p.wait()
     whole(tmp_path/'out')

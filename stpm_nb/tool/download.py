@@ -38,8 +38,8 @@ def fetch_archive(path: Path, # where the archive is put
     with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
         new = Path(tmp)/path.name
         try: download_url_to_file(url, str(new), hash_prefix=sha256)
-        except (RuntimeError, ValueError) as e: raise ValueError(f'{url} is not the archive: {e}; {advice}.') from e
-        except (OSError, http.client.HTTPException) as e: raise OSError(f'Downloading {url} fails: {e!r}; {advice}.') from e
+        except (RuntimeError, ValueError) as e: raise ValueError(f'{url} is not the archive: {e}; {advice}.')
+        except (OSError, http.client.HTTPException) as e: raise OSError(f'Downloading {url} fails: {e!r}; {advice}.')
         new.rename(path)
 
 # %% ../../nbs/tool/00b_download.ipynb #a83c2f95

@@ -49,7 +49,7 @@ def download_mvtec(root: str|Path, # the folder that gets the category; the arch
     sha256: str=MVTEC_SHA256) -> Path: # its SHA-256: 64 hexadecimal digits
     """Download MVTec AD once, verify it, unpack one category, and return its folder. Raises ValueError for an unknown
     category or another file, OSError if the download fails, tarfile.FilterError if a path leads out."""
-    if category not in MVTEC_CATEGORIES: raise ValueError(f"There is no '{category}' in {', '.join(MVTEC_CATEGORIES)}.")
+    if category not in MVTEC_CATEGORIES: raise ValueError(f"'{category}' is none of {', '.join(MVTEC_CATEGORIES)}.")
     archive, folder = Path(root)/'mvtec_anomaly_detection.tar.xz', Path(root)/category
     if folder.is_dir(): return folder
     if archive.exists(): verify_archive(archive, sha256)

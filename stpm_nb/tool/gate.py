@@ -45,7 +45,7 @@ def check_options(epochs: int=None, # passes over the training images, if given
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
     "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
-    _need(torch.__version__ >= '2.10', f'PyTorch {torch.__version__} can run code of a file; update it to 2.10.')
+    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
     with _trying(f"Device '{device}' is not available here; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
@@ -125,7 +125,7 @@ def _reachable(url, seconds=8):
 
 def check_weights(backbone: str='resnet18'): # see `check_backbone`
     "Raises FileNotFoundError if ImageNet weights are neither here nor to be had, ValueError if the model has none."
-    with _trying(f"torchvision has no ImageNet weights for '{backbone}', but for resnet18."):
+    with _trying(f"torchvision has ImageNet weights for resnet18, but none for '{backbone}'."):
         url, file = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url, weights_file(backbone)
     _need(file.exists() or _reachable(url), 'The ImageNet weights are not on this machine and cannot be downloaded. '
           f'Put the file {file.name} from {url} into {file.parent}.', FileNotFoundError)
@@ -144,7 +144,7 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
     with _trying(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.'):
         state = _content(path)
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
-    _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is {found}; expected {FORMAT!r} of version {VERSION}.')
+    _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
         settings, size, history = state['settings'], state['settings']['size'], state['history']
         _need((type(size), type(history)) == (int, list) and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf, '')

@@ -26,18 +26,15 @@ def _demo(out, epochs, seed, device):
     teacher = detector.settings['teacher']
     size = 256 if teacher == 'ImageNet' else 128
     if not (out/'fabric').exists(): make_synthetic(out)
-    category = load_category(out/'fabric', size)
-    print(f'{len(category.train)} good images, {len(category.test)} test images, {size} x {size} pixels, '
-          f'{teacher} teacher, {detector.device.type}')
-    detector.fit(category, epochs=epochs, seed=seed)
-    detector.save(out/'model.pt')
-    results, maps = report(detector, category)
+    data = load_category(out/'fabric', size)
+    print(f'{len(data.train)} good images, {len(data.test)} test images, {size} x {size} pixels, {teacher} teacher')
+    detector.fit(data, epochs=epochs, seed=seed).save(out/'model.pt')
+    results, maps = report(detector, data)
     print_table(results, teacher)
-    kinds = [s.defect_type for s in category.samples]
+    kinds = [s.defect_type for s in data.samples]
     pick = [kinds.index(kind) for kind in dict.fromkeys(kinds)]          # the first test image of each kind
-    figure = show_predictions(category.test[pick], maps[pick], detector.threshold, category.masks[pick],
-                              list(dict.fromkeys(kinds)), f'Synthetic fabric, {teacher} teacher')
-    save_figure(figure, out/'heatmaps.png')
+    save_figure(show_predictions(data.test[pick], maps[pick], detector.threshold, data.masks[pick],
+                [kinds[i] for i in pick], f'Synthetic fabric, {teacher} teacher'), out/'heatmaps.png')
 
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a03
 @call_parse
@@ -46,20 +43,18 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None): # cuda, mps or cpu; the best there is if left out
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
-    with one_sentence('stpm_demo'):
+    with one_sentence('stpm_demo') as start:
         check_options(epochs)
-        start = time.perf_counter()
         with own_folder(out) as folder: _demo(folder, epochs, seed, device)
         print(f'{time.perf_counter() - start:.0f} s; look at {folder/"heatmaps.png"}')
 
 # %% ../../nbs/tool/06_commands.ipynb #0125ab48
 def _train(detector, data, out, epochs, seed, start):
     "Fit, measure, and write the results into the folder `out`."
-    checkpoint, loaded = out/'checkpoint.pt', time.perf_counter()
-    asked = dict(seed=seed, backbone=detector.settings['backbone']) | (dict(epochs=epochs) if epochs else {})
-    if checkpoint.exists(): check_checkpoint(checkpoint, asked)
+    saved, loaded = out/'checkpoint.pt', time.perf_counter()
+    if saved.exists(): check_checkpoint(saved, dict(seed=seed, epochs=epochs, backbone=detector.settings['backbone']))
     with replaced(out/'heatmaps') as folder:
-        detector.fit(data, epochs=epochs, seed=seed, checkpoint=checkpoint)
+        detector.fit(data, epochs=epochs, seed=seed, checkpoint=saved)
         trained = time.perf_counter()
         results, maps = report(detector, data)
         seconds = dict(load=loaded - start, train=trained - loaded, evaluate=time.perf_counter() - trained)
@@ -70,7 +65,7 @@ def _train(detector, data, out, epochs, seed, start):
             save_figure(figure, folder/f'{title.removesuffix(".png")}.png')
     detector.save(out/'model.pt')
     write(out/'metrics.json', json.dumps(results | dict(seconds=seconds, settings=detector.settings), indent=2))
-    checkpoint.unlink(missing_ok=True)
+    saved.unlink(missing_ok=True)
     print_table(results, detector.settings['teacher'])
 
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a07
@@ -85,8 +80,7 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or your pho
     layout: str=None, # mvtec, mvtec2, mvtec3d, visa, bmad or photos; found out if left out
     backbone: str='resnet18'): # a torchvision model such as wide_resnet50_2
     "Train on the good images of one category and evaluate on its test images."
-    with one_sentence('stpm_train', '; the same command continues where it stopped'):
-        start = time.perf_counter()
+    with one_sentence('stpm_train', '; the same command continues where it stopped') as start:
         check_options(epochs, size)
         data = load_category(category, size, layout)
         detector = checked_detector(None if untrained else 'imagenet', device, backbone)
@@ -95,20 +89,18 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or your pho
 
 # %% ../../nbs/tool/06_commands.ipynb #014fdbcc
 def _predict(detector, paths, root, out):
-    "Score images and draw them into the folder `out`; returns how many were called anomalous."
-    rows, threshold = [], detector.threshold
-    for path in paths: check_file(path)
+    "Score images and draw them into the folder `out`."
+    rows, limit = [], detector.threshold
     with replaced(out/'heatmaps') as folder:
         for images in read_ahead(paths, detector.settings['size']):
             for image, score, heat in zip(images, *detector.predict(images)):
                 name = paths[len(rows)].relative_to(root)
-                figure = show_predictions(image[None], heat[None], threshold, titles=[name.name])
-                save_figure(figure, folder/f'{name}.png')
-                rows.append([name.as_posix(), f'{score:.6g}', f'{threshold:.6g}', int(score > threshold)])
+                save_figure(show_predictions(image[None], heat[None], limit, titles=[name.name]), folder/f'{name}.png')
+                rows.append([name.as_posix(), f'{score:.6g}', f'{limit:.6g}', int(score > limit)])
         table = io.StringIO(newline='')
         csv.writer(table, lineterminator='\n').writerows([['image', 'score', 'threshold', 'anomalous'], *rows])
         write(out/'scores.csv', table.getvalue())
-    return sum(row[-1] for row in rows)
+    print(f'{len(rows)} image(s), {sum(row[-1] for row in rows)} anomalous; wrote scores.csv and heatmaps/ in {out}')
 
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a0a
 @call_parse
@@ -121,8 +113,7 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
         check_device(device)
         check_model(model)
         detector, root = Detector.load(model, device, make_scorer), Path(images)
-        if not root.exists(): raise FileNotFoundError(f'There is no image or folder {root}; check the path.')
         folder, paths = (root, photos(root)) if root.is_dir() else (root.parent, [root])
         if not paths: raise ValueError(f'{root} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
-        with own_folder(out) as to: found = _predict(detector, paths, folder, to)
-        print(f'{len(paths)} image(s), {found} anomalous; wrote scores.csv and heatmaps/ in {to}')
+        for path in paths: check_file(path)
+        with own_folder(out) as to: _predict(detector, paths, folder, to)

@@ -38,10 +38,8 @@ def fetch_archive(path: Path, # where the archive is put
     with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
         new = Path(tmp)/path.name
         try: download_url_to_file(url, str(new), hash_prefix=sha256)
-        except (RuntimeError, ValueError) as e:
-            raise ValueError(f'What arrived from {url} is not the archive: {e}; {advice}.') from e
-        except (OSError, http.client.HTTPException) as e:
-            raise OSError(f'The download of {url} fails: {e!r}; {advice}.') from e
+        except (RuntimeError, ValueError) as e: raise ValueError(f'{url} is not the archive: {e}; {advice}.')
+        except (OSError, http.client.HTTPException) as e: raise OSError(f'Downloading {url} fails: {e!r}; {advice}.')
         new.rename(path)
 
 # %% ../../nbs/tool/00b_download.ipynb #a83c2f95
@@ -51,8 +49,7 @@ def download_mvtec(root: str|Path, # the folder that gets the category; the arch
     sha256: str=MVTEC_SHA256) -> Path: # its SHA-256: 64 hexadecimal digits
     """Download MVTec AD once, verify it, unpack one category, and return its folder. Raises ValueError for an unknown
     category or another file, OSError if the download fails, tarfile.FilterError if a path leads out."""
-    if category not in MVTEC_CATEGORIES:
-        raise ValueError(f"Unknown category '{category}'; MVTec AD has {', '.join(MVTEC_CATEGORIES)}.")
+    if category not in MVTEC_CATEGORIES: raise ValueError(f"'{category}' is none of {', '.join(MVTEC_CATEGORIES)}.")
     archive, folder = Path(root)/'mvtec_anomaly_detection.tar.xz', Path(root)/category
     if folder.is_dir(): return folder
     if archive.exists(): verify_archive(archive, sha256)

@@ -45,8 +45,6 @@ def export(detector, # a fitted `Detector`
     if path.suffix not in ('.pt2', '.onnx'): raise ValueError(f'{path} ends in {path.suffix!r}, not .pt2 or .onnx.')
     example, any_number = torch.zeros(2, 3, size, size, dtype=torch.uint8), {0: torch.export.Dim.DYNAMIC}
     program = torch.export.export(Portable(detector).eval(), (example,), dynamic_shapes=(any_number,))
-    try:
-        if path.suffix == '.pt2': torch.export.save(program, data)
-        else: data.write(torch.onnx.export(program, dynamo=True, **NAMES).model_proto.SerializeToString())
-    except ImportError as e: raise ImportError('ONNX needs two more packages: pip install onnx onnxscript.') from e
+    if path.suffix == '.pt2': torch.export.save(program, data)
+    else: data.write(torch.onnx.export(program, dynamo=True, **NAMES).model_proto.SerializeToString())
     write(path, data.getvalue())

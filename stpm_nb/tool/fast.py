@@ -23,8 +23,7 @@ def fold(net: nn.Module) -> nn.Module: # a teacher or a student
     the convolution right before it. The features stay the same up to rounding."""
     net = copy.deepcopy(net).eval().requires_grad_(False)
     layers = dict(net.named_modules())
-    for step in net.graph.nodes:
-        if not isinstance(layers.get(step.target), nn.BatchNorm2d): continue
+    for step in (s for s in net.graph.nodes if isinstance(layers.get(s.target), nn.BatchNorm2d)):
         before = step.args[0]                                          # the step that it gets its input from
         if isinstance(layers.get(before.target), nn.Conv2d) and len(before.users) == 1:
             net.set_submodule(before.target, nn.utils.fuse_conv_bn_eval(layers[before.target], layers[step.target]))
@@ -52,12 +51,10 @@ def make_scorer(teacher: nn.Module, # in evaluation mode
     """A function `score(images, batch=None)`: uint8 [M, 3, size, size] -> anomaly maps float32 [M, size, size], on the
     CPU, `batch` images at a time (4 on a CPU, else 64, if left out)."""
     device = next(student.parameters()).device
-    dtype = fast_dtype(device)
-    nets = [fold(net).to(dtype) for net in (teacher, student)]
+    nets = [fold(net).to(fast_dtype(device)) for net in (teacher, student)]
     @torch.inference_mode()
     def work(images):
-        x = normalise(images.to(device)).to(dtype)
+        x = normalise(images.to(device)).to(fast_dtype(device))
         return anomaly_map(*(pyramid(net, x) for net in nets), size).cpu()
     few, each = (4, on_each_core) if device.type == 'cpu' else (64, map)
-    def score(images, batch=None): return torch.cat(list(each(work, images.split(batch or few))))
-    return score
+    return lambda images, batch=None: torch.cat(list(each(work, images.split(batch or few))))

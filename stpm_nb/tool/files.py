@@ -6,7 +6,7 @@
 __all__ = ['write', 'replaced', 'own_folder', 'one_sentence']
 
 # %% ../../nbs/tool/03a_files.ipynb #3776aa1d
-import os, shutil, sys
+import os, shutil, sys, time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,8 +20,7 @@ def write(path: str|Path, # the file to write; its folder must exist
     try:
         tmp.write_bytes(data.encode(errors='surrogateescape') if isinstance(data, str) else data)
         tmp.replace(path)
-    except OSError as e: raise type(e)(
-        f'{path} cannot be written ({e.strerror}); if its folder is missing, make it first, else make room.') from e
+    except OSError as e: raise type(e)(f'{path} cannot be written ({e.strerror}); if it has no folder, make it first.')
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/tool/03a_files.ipynb #65e1c4a1
@@ -45,17 +44,15 @@ def replaced(path: Path): # a folder of results, there or not
 @contextmanager
 def own_folder(path: str|Path): # made if it is not there
     "A folder that can be written to and that no other command writes to. Raises OSError with a sentence."
-    path = Path(path)
-    lock = FileLock(path/f".lock{os.environ.get('RANK', 0)}", timeout=0)
+    lock = FileLock(Path(path, f".lock{os.environ.get('RANK', 0)}"), timeout=0)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
         lock.acquire()                                       # makes the file, so the folder can be written to
-    except Timeout as e:
-        raise OSError(f'Another run is writing to {path}; wait for it, or choose another folder with --out.') from e
+    except Timeout as e: raise OSError(f'Another run is writing to {path}; wait, or choose another with --out.') from e
     except OSError as e:                                     # with a file but no lock: the drive knows no locks
         if not os.access(lock.lock_file, os.W_OK): raise OSError(
             f'The output folder {path} cannot be written to ({e.strerror}); choose another with --out.') from e
-    try: yield path
+    try: yield Path(path)
     finally:
         with suppress(OSError): os.unlink(lock.lock_file)    # Windows removes it with the lock
         lock.release()
@@ -64,12 +61,11 @@ def own_folder(path: str|Path): # made if it is not there
 @contextmanager
 def one_sentence(command: str, # its name, the first word of the sentence
     again: str=''): # what to add after Ctrl-C, as '; the same command continues where it stopped'
-    "End the process with one sentence for errors that the user can mend."
-    try: yield
+    "The time at which it begins. Ends the process with one sentence for errors that the user can mend."
+    try: yield time.perf_counter()
     except KeyboardInterrupt:
         print(f'\n{command}: interrupted{again}.', file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as e:
-        said = getattr(e, 'strerror', None)                  # by the system
-        text = f'{said}: {e.filename}.' if said and e.filename else f'{said}.' if said else e
-        raise SystemExit(f'{command}: {text}') from e
+        system = [str(said) for said in (getattr(e, 'strerror', None), getattr(e, 'filename', None)) if said]
+        raise SystemExit(f'{command}: {": ".join(system) + "." if system else e}') from e

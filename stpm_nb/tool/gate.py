@@ -39,17 +39,14 @@ def check_options(epochs: int=None, # passes over the training images, if given
     size: int=256, # side of the square images, in pixels
     seeds: int=None): # how many seeds, if given
     "Raises ValueError if an option of a command is a number that cannot be meant."
-    for name, n in dict(epochs=epochs, seeds=seeds).items():
-        _need(n is None or n > 0, f'--{name} is {n}; expected at least 1.')
+    for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n > 0, f'--{k} is {n}; give at least 1.')
     _need(32 <= size <= 4096 and size % 16 == 0, f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
     "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
-    _need(torch.__version__ >= '2.10', f'PyTorch {torch.__version__} can be made to run code by a file it reads; '
-          "update it: pip install 'torch>=2.10'.")
-    with _trying(f"Device '{device}' is not available on this machine; leave it out to let it be chosen."):
-        torch.zeros(1, device=device).item()      # to the device and back
+    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
+    with _trying(f"Device '{device}' is not available here; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
 FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'   # no others: a PostScript file is a program
@@ -58,19 +55,17 @@ MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
 
 def _header(path):
     "Width and height of the upright image, its mode, and its brightest value (0 if it has 8 bits)."
-    path = Path(path)
-    _need(path.is_file(), f'There is no file {path}; check the path.', FileNotFoundError)
-    _need(path.suffix.lower() not in UNREADABLE, f'{path} is in a format that cannot be read; save it as JPEG or PNG.')
+    _need(Path(path).is_file(), f'There is no file {path}; check the path.', FileNotFoundError)
+    _need(not str(path).lower().endswith(UNREADABLE), f'{path} cannot be read; save it as JPEG or PNG.')
     try:
         with Image.open(path, formats=FORMATS) as im:
             if im.width * im.height > MAX_PIXELS: raise Image.DecompressionBombError
             turned = Image.Image.getexif(im).get(0x0112) in (5, 6, 7, 8)     # PNG's own getexif decodes the image
             top = np.asarray(im).max() if im.mode.startswith('I') else 0
             return upright(path).size if turned else im.size, im.mode, top
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e: raise ValueError(
-        f'{path} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it.') from e
-    except Exception as e: raise ValueError(
-        f'{path} cannot be read as an image ({type(e).__name__}); replace or remove it.') from e
+    except Image.DecompressionBombError: why = f'has more than {MAX_PIXELS:,} pixels; make it smaller'
+    except Exception as e: why = f'cannot be read as an image ({type(e).__name__}); replace'
+    raise ValueError(f'{path} {why} or remove it.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #a0f7e243
 def check_file(path: str|Path): # an image file
@@ -78,8 +73,7 @@ def check_file(path: str|Path): # an image file
     (w, h), mode, top = _header(path)
     _need(min(w, h) >= MIN_SIDE, f'{path} is {w} x {h} pixels; expected at least {MIN_SIDE} a side: remove it.')
     _need(mode != 'F', f'{path} holds floating-point pixels of unknown range; save it as 8 or 16 bit.')
-    _need(not 0 < top < 2**12, f'{path} has 16 bits, but its brightest value is {top}: nearly black. '
-          'Scale it to 65535, as a camera of 12 bits needs.')
+    _need(not 0 < top < 2**12, f'{path} is nearly black: {top} is its brightest value of 16 bits; scale it to 65535.')
 
 def check_mask(path: str|Path, # a ground-truth mask
     image: str|Path): # the image it belongs to
@@ -92,10 +86,10 @@ def check_samples(samples: list, # of `Sample`
     folder: str|Path): # where they come from, for the sentence
     "Raises ValueError or FileNotFoundError if samples cannot be trained and tested on, or a file cannot be read."
     used = [s for s in samples if s.split in ('train', 'test')]
-    n, kinds = sum(s.split == 'train' for s in used), {s.label for s in used if s.split == 'test'}
+    n = sum(s.split == 'train' for s in used)
+    kinds = {'anomalous' if s.label else 'good' for s in used if s.split == 'test'}
     _need(n > 1, f'{folder} holds {n} good training image(s); expected at least 2: one to train on, one to validate.')
-    all_alike = 'anomalous' if 1 in kinds else 'good'
-    _need(len(kinds) != 1, f'The test images of {folder} are all {all_alike}; expected some of both kinds.')
+    _need(len(kinds) != 1, f'The test images of {folder} are all {"".join(kinds)}; expected some of both kinds.')
     for s in used: check_file(s.path)
     for s in [s for s in used if s.mask]:
         _need(s.mask.parent.is_dir(), f"Defect type '{s.defect_type}' has no masks; expected a folder {s.mask.parent}.")
@@ -103,25 +97,20 @@ def check_samples(samples: list, # of `Sample`
         check_mask(s.mask, s.path)
 
 # %% ../../nbs/tool/00d_gate.ipynb #1c6db045
-def check_category(category: Category): # what `read_category` gives
+def check_category(data: Category): # what `read_category` gives
     "Raises ValueError if a category has masks and they mark nothing."
-    marked, size = category.masks is None or category.masks.any(), category.train.shape[-1]
-    _need(marked, f'No mask of {category.name} marks a pixel (of {size} x {size}); '
-          'check that defects are white on black, or leave the masks out.')
+    _need(data.masks is None or data.masks.any(), f'No mask of {data.name} marks a pixel; make defects white on black.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #4586e036
 def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,stage,stage'
     "Raises ValueError for a model or stages that torchvision does not have, or stages that give no maps."
     name = str(backbone).partition(':')[0]
-    _need(name in models.list_models(module=models), f"torchvision has no classifier '{name}'; "
-          'expected a name such as resnet18 or wide_resnet50_2.')
+    _need(name in models.list_models(module=models), f"torchvision has no classifier '{name}'; one is resnet18.")
     with torch.device('meta'): net, stages = network(backbone)     # shapes without numbers
-    there = ', '.join(dict(net.named_children()))
-    with _trying(f'The network has no stages {", ".join(stages)}; it has {there}. Name them after a colon, '
-                 'as in efficientnet_b0:features.2,features.3,features.5.'): net = cut(net, stages).eval()
+    with _trying(f'The network has no stages {", ".join(stages)}; it has {", ".join(dict(net.named_children()))}. '
+                 'Name three after a colon: vgg16:features.9,features.16,features.23.'): net = cut(net, stages).eval()
     with _trying(f'Not every stage of {backbone} gives maps [B, C, H, W] for images of any size; name stages that do.'):
-        for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta')):
-            _need(f.ndim == 4 and f.shape[2] == f.shape[3], 'no map')
+        for _, _, h, w in (f.shape for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta'))): _need(h == w, '')
 
 # %% ../../nbs/tool/00d_gate.ipynb #9edb4f5d
 def _reachable(url, seconds=8):
@@ -136,8 +125,7 @@ def _reachable(url, seconds=8):
 
 def check_weights(backbone: str='resnet18'): # see `check_backbone`
     "Raises FileNotFoundError if ImageNet weights are neither here nor to be had, ValueError if the model has none."
-    with _trying(f"torchvision has no ImageNet weights for '{backbone}'; "
-                 'expected a name such as resnet18 or wide_resnet50_2.'):
+    with _trying(f"torchvision has ImageNet weights for resnet18, but none for '{backbone}'."):
         url, file = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url, weights_file(backbone)
     _need(file.exists() or _reachable(url), 'The ImageNet weights are not on this machine and cannot be downloaded. '
           f'Put the file {file.name} from {url} into {file.parent}.', FileNotFoundError)
@@ -156,12 +144,10 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
     with _trying(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.'):
         state = _content(path)
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
-    wanted = f'{FORMAT!r} of version {VERSION}'
-    _need(found == wanted, f'{path} is a {found}; expected {wanted}.')
+    _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
         settings, size, history = state['settings'], state['settings']['size'], state['history']
-        _need((type(size), type(history)) == (int, list), 'types')
-        _need(16 <= size <= 4096 and 0 < state['threshold'] < np.inf, 'numbers')
+        _need((type(size), type(history)) == (int, list) and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf, '')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)
@@ -169,10 +155,10 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
 
 # %% ../../nbs/tool/00d_gate.ipynb #ddd71207
 def check_checkpoint(path: str|Path, # that `train_student` wrote
-    settings: dict): # of the run that wants to continue, or some of them
+    settings: dict): # of the run that wants to continue, as far as it knows them; None fits any
     "Raises ValueError if a file is no checkpoint, is damaged, or is of a run with other settings."
     with _trying(f'{path} is not a checkpoint of this program; delete it to start anew.'):
         state = _content(path)
         there, *_ = [state[part] for part in 'settings student best optimiser schedule history'.split()]
-        differ = '; '.join(f'{k} {there.get(k)} there, {v} here' for k, v in settings.items() if there.get(k) != v)
+        differ = '; '.join(f'{k} {there[k]} there, {v} here' for k, v in settings.items() if v not in (None, there[k]))
     _need(not differ, f'{path} is a checkpoint of another run ({differ}); delete it or choose another folder.')

@@ -21,8 +21,7 @@ from .trust import average_precision, best_f1, bootstrap, per_patient, stratifie
 # %% ../../nbs/tool/05c_report.ipynb #1b8d56b5
 def _measured(scores, maps, labels, masks):
     "Three metrics and two that other programs report."
-    others = dict(average_precision=average_precision(scores, labels), best_f1=best_f1(scores, labels))
-    return evaluate(scores, maps, labels, masks) | others
+    return evaluate(scores, maps, labels, masks) | {f.__name__: f(scores, labels) for f in (average_precision, best_f1)}
 
 # %% ../../nbs/tool/05c_report.ipynb #21724ba2
 def report(detector: Detector, # a fitted detector
@@ -33,8 +32,7 @@ def report(detector: Detector, # a fitted detector
     truth, patients = (category.labels, category.masks), [s.patient for s in category.samples]
     scores, maps = detector.predict(category.test)
     base = mean_image_map(category.train, category.test)
-    alarms = (scores > detector.threshold).float()
-    false, found = (alarms[category.labels == k].mean().item() for k in (0, 1))
+    false, found = ((scores[category.labels == k] > detector.threshold).float().mean().item() for k in (0, 1))
     return _measured(scores, maps, *truth) | dict(
         intervals=bootstrap(scores, maps, *truth),
         strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
@@ -47,16 +45,14 @@ def report(detector: Detector, # a fitted detector
 def print_table(results: dict, # as `report` gives them
     teacher: str): # a word about the teacher, for the first row
     "Print the three metrics as a small table."
-    if 'image_auroc' not in results:
-        return print(f'no test images: nothing is measured; the threshold is {results["threshold"]:.3g}')
-    def shown(value):
-        if value is None: return '-'
-        return f'{value:.3f}' if isinstance(value, float) else f'{value[0]:.3f}-{value[1]:.3f}'
+    missing = f'no test images: nothing is measured; the threshold is {results["threshold"]:.3g}'
+    if 'image_auroc' not in results: return print(missing)
+    def shown(x): return '-' if x is None else f'{x:.3f}' if isinstance(x, float) else '{:.3f}-{:.3f}'.format(*x)
     rows = {f'STPM ({teacher} teacher)': results, '  95 % interval': results['intervals']}
     rows |= {f'  only {r["group"]}': r for r in results['strata']}
     if own := results['patients']:
-        rows[f'  within {own["patients"]} patients'] = own
-        rows['  between patients'] = dict(image_auroc=own['highest_image_auroc'])
+        between = dict(image_auroc=own['highest_image_auroc'])
+        rows |= {f'  within {own["patients"]} patients': own, '  between patients': between}
     rows |= {name.replace('_', ' '): r for name, r in results['baselines'].items()}
     print(f'{"":26}{"image AUROC":>13}{"pixel AUROC":>13}{"PRO":>13}')
     for name, row in rows.items():
@@ -70,9 +66,7 @@ def save_figure(figure: plt.Figure, # is closed
     "Write a figure as PNG."
     path.parent.mkdir(parents=True, exist_ok=True)
     for text in figure.findobj(plt.Text): text.set_text(text.get_text().encode(errors='replace').decode())
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph')
-        figure.savefig(path, dpi=70)
+    with warnings.catch_warnings(record=True): figure.savefig(path, dpi=70)      # of letters that the font lacks
     plt.close(figure)
 
 # %% ../../nbs/tool/05c_report.ipynb #b4af5dea

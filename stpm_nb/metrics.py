@@ -44,7 +44,7 @@ def good_above(scores: np.ndarray, # float, any shape
         good = good[good >= good[lowest]]
     good.sort()
     low, high = np.empty((2, len(items)))
-    for part in np.array_split(items.argsort(), 16):          # in order: neighbours lie close in memory
+    for part in np.array_split(items.argsort(), 16):  # in order, a sixteenth at a time (to save memory)
         low[part] = (len(good) - np.searchsorted(good, items[part], 'right')) / n
         high[part] = (len(good) - np.searchsorted(good, items[part], 'left')) / n
     return low, high

@@ -39,14 +39,14 @@ def check_options(epochs: int=None, # passes over the training images, if given
     size: int=256, # side of the square images, in pixels
     seeds: int=None): # how many seeds, if given
     "Raises ValueError if an option of a command is a number that cannot be meant."
-    for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n > 0, f'--{k} is {n}; give at least 1.')
+    for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n>0, f'--{k} is {n}; expected at least 1.')
     _need(32 <= size <= 4096 and size % 16 == 0, f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
     "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
     _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
-    with _trying(f"Device '{device}' is not available here; leave it out."): torch.zeros(1, device=device).item()
+    with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
 FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'   # no others: a PostScript file is a program

@@ -346,7 +346,7 @@ IMAGES = [
      'a.png cannot be read as an image'),
     ('half a JPEG', image(half_a_jpeg, 'a.jpg', read_image), 'a.jpg cannot be read as an image', 'replace'),
     ('a PDF', image(lambda p: text(p, '%PDF-1.4')), 'a.png cannot be read as an image'),
-    ('a photo of an iPhone', image(text, 'a.HEIC'), 'a.HEIC cannot be read', 'JPEG or PNG'),
+    ('a photo of an iPhone', image(text, 'a.HEIC'), 'a.HEIC is in a format that cannot be read', 'JPEG or PNG'),
     ('seven pixels', image(lambda p: png(p, (100, 7))), '100 x 7 pixels', 'at least 8'),
     ('floating-point pixels', image(lambda p: png(p, mode='F'), 'a.tif'), 'a.tif', 'floating-point', 'save it as'),
     ('a bomb', image(bomb), 'a.png has more than', 'make it smaller'),

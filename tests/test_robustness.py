@@ -271,7 +271,7 @@ def test_twelve_bits_in_sixteen_are_refused(tmp_path):
     ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32)
     Image.fromarray(ramp.astype(np.uint16)).save(tmp_path/'camera.png')
     Image.fromarray((ramp * 16).astype(np.uint16)).save(tmp_path/'scaled.png')
-    sentence(quiet(seen, tmp_path/'camera.png'), 'camera.png', '4095', 'Scale it')
+    sentence(quiet(seen, tmp_path/'camera.png'), 'camera.png', '4095', 'scale it')
     assert seen(tmp_path/'scaled.png', 32).max() > 250
 
 def test_images_at_the_limit_are_legal(tmp_path):

@@ -919,3 +919,9 @@ def test_another_default_precision_changes_nothing(w):
         fresh().fit(w.category, 1, progress=False).save(w.here/'m.pt')
     finally: torch.set_default_dtype(torch.float32)
     Detector.load(w.here/'m.pt', 'cpu').predict(w.category.test)
+
+@pytest.mark.parametrize('option', [dict(epochs=0), dict(device='banana'), dict(backbone='resnet19')])
+def test_a_refused_benchmark_of_categories_makes_no_folder(w, option, tmp_path):
+    with pytest.raises(SystemExit):
+        stpm_bench_categories(str(w.fabric), out=str(tmp_path/'out'), untrained=True, **option)
+    assert not (tmp_path/'out').exists()

@@ -186,10 +186,10 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
     device: str=None, # cuda, mps or cpu; the best there is if left out
 ):
     "Train and evaluate every category in a folder, and put published numbers beside."
-    with one_sentence('stpm_bench_categories', '; the same command continues where it stopped'), own_folder(out) as to:
+    with one_sentence('stpm_bench_categories', '; the same command continues where it stopped'):
         check_options(epochs, size, seeds)
         if not root: raise ValueError('The folder has no name; expected stpm_bench_categories ROOT --out DIR.')
         checked_detector(None if untrained else 'imagenet', device, backbone)
         names = only and [name.strip() for name in only.split(',')]
         options = dict(epochs=epochs, size=size, backbone=backbone, untrained=untrained)
-        _finish(bench_categories(root, to, names, seeds, device, **options), out)
+        with own_folder(out) as to: _finish(bench_categories(root, to, names, seeds, device, **options), out)

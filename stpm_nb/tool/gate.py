@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'OTHERS', 'MIN_SIDE', 'MAX_PIXELS', 'check_options', 'chec
            'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model', 'check_checkpoint']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
-import threading, urllib.request, warnings, zipfile
+import threading, urllib.request as web, warnings, zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def _reachable(url, seconds=8):
     "True if a server answers in time. A thread, because looking up a host name knows no time limit."
     answers = []
     def ask():
-        with suppress(OSError): answers.append(urllib.request.urlopen(url, timeout=seconds).close())
+        with suppress(OSError): answers.append(web.urlopen(web.Request(url, method='HEAD'), timeout=seconds).close())
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)

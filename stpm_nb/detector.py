@@ -28,8 +28,7 @@ def make_scorer(teacher: torch.nn.Module, # in evaluation mode
         with torch.inference_mode():
             for some in images.split(batch or 8):
                 x = normalise(some.to(device))
-                with mixed_precision(device): t, s = pyramid(teacher, x), pyramid(student, x)
-                maps.append(anomaly_map(t, s, size).cpu())
+                maps.append(anomaly_map(pyramid(teacher, x), pyramid(student, x), size).cpu())
         return torch.cat(maps)  # out of inference mode: you may change the maps
     return score
 

@@ -280,7 +280,7 @@ VOLUMES = [
     ('a folder of results that is there', after(volumes(), lambda w: (w.here/'out').mkdir()), FileExistsError,
      '{here}/out exists already', 'choose another'),
     ('no nibabel', after(volumes(), lambda w: w.patch.setitem(sys.modules, 'nibabel', None)), ImportError,
-     'pip install nibabel'),
+     'nibabel'),
 ]
 
 @table(VOLUMES)

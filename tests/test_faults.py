@@ -120,16 +120,8 @@ def test_two_runs_into_one_folder(command, root, undisturbed, tmp_path):
     with own_folder(tmp_path/'out'):
         code, out, err = start(command, root, tmp_path/'out').wait()
         assert code == 1 and err.splitlines()[-1].startswith(f'{command}: Another run is writing to'), out + err
-        assert [q.name for q in (tmp_path/'out').iterdir()] == ['.lock0']
+        assert [q.name for q in (tmp_path/'out').iterdir()] == ['.lock']
     assert finish(command, root, tmp_path/'out') == undisturbed[command][0]
-
-def test_processes_of_one_torchrun_share_a_folder(tmp_path, monkeypatch):
-    with own_folder(tmp_path/'out') as out:
-        monkeypatch.setenv('RANK', '1')
-        with own_folder(out): assert len(list(out.iterdir())) == 2
-        monkeypatch.setenv('RANK', '0')
-        with pytest.raises(OSError, match='Another run is writing to'), own_folder(out): pass
-    assert not list(out.iterdir())
 
 def test_a_drive_that_knows_no_locks(tmp_path, monkeypatch):
     def acquire(lock):

@@ -53,25 +53,23 @@ def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path)
             return result
         return stand_in
     monkeypatch.setattr(benchmark, 'bench_metrics', noting('metrics'))
-    monkeypatch.setattr(benchmark, 'bench_growth', lambda cases: asked.append((len(cases), max(cases), cases[-1])))
     benchmark.stpm_bench_metrics()
-    benchmark.stpm_bench_metrics(growth=True)
-    assert asked == [('metrics',), ('metrics',), (7, (640, 256), (160, 1024))]
+    assert asked == [('metrics',)]
     asked.clear()
     detector = SimpleNamespace(device=torch.device('cpu'), settings=dict(teacher='none'))
     data = SimpleNamespace(name='screw')
     given = dict(detector_or_untrained=detector, load_category=data, make_synthetic='woven')
-    for name, result in (given | dict(bench_training={}, bench_scoring={}, bench_size=[])).items():
+    for name, result in (given | dict(bench_training={}, bench_scoring={})).items():
         monkeypatch.setattr(speed, name, noting(name, result))
     speed.stpm_bench_speed()
     assert [a[0] for a in asked] == ['detector_or_untrained', 'make_synthetic', 'load_category',
                                      'bench_training', 'bench_scoring']
     asked.clear()
-    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out=tmp_path/'s.json', growth=True)
+    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out=tmp_path/'s.json')
     assert asked == [('detector_or_untrained', 'cpu'), ('load_category', 'screw'),
-                     ('bench_training', detector, data, 100, 3), ('bench_scoring', detector, data),
-                     ('bench_size', detector)]
-    assert set(json.loads((tmp_path/'s.json').read_text())) == {'machine', 'category', 'training', 'scoring', 'growth'}
+                     ('bench_training', detector, data, 100, 3), ('bench_scoring', detector, data)]
+    found = json.loads((tmp_path/'s.json').read_text())
+    assert {'machine', 'category', 'training', 'scoring', 'precision', 'threads', 'torch'} <= set(found)
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

@@ -10,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..data import seeded
 from ..tool.files import replaced
+from ..tool.synthetic import save_png
 
 # %% ../../nbs/lab/14_brats.ipynb #a90e402d
 def _volume(path):
     "A volume [h, w, slices], the head upright. Raises ImportError without nibabel, ValueError if it cannot be read."
-    try:
-        import nibabel
-        return np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(path).dataobj)))
-    except ImportError as e:
-        raise ImportError('Reading NIfTI volumes needs nibabel; install it with: pip install nibabel.') from e
+    import nibabel
+    try: return np.rot90(np.nan_to_num(np.asanyarray(nibabel.load(path).dataobj)))
     except Exception as e:
         raise ValueError(f'{path} cannot be read as a volume ({type(e).__name__}); replace or remove it.') from e
 
@@ -37,11 +34,6 @@ def _patient(path):
     return (x / np.percentile(x[x > 0], 99.5) * 255).clip(0, 255).astype(np.uint8), y > 0
 
 # %% ../../nbs/lab/14_brats.ipynb #7049f627
-def _save(pixels, path):
-    "Write a slice as a PNG."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
-
 def _cut(flair, learn, folder, every):
     "Cut one patient into slices: the healthy ones to learn from, or all of them for the test."
     x, y = _patient(flair)
@@ -49,8 +41,8 @@ def _cut(flair, learn, folder, every):
         name, ill = f'{flair.name.partition("_flair.nii")[0]}_{z}.png', y[..., z].any()
         if (x[..., z] > 0).mean() < .1 or (learn and ill): continue
         kind = 'train/good' if learn else 'test/Ungood/img' if ill else 'test/good/img'
-        _save(x[..., z], folder/kind/name)
-        if ill: _save(y[..., z] * np.uint8(255), folder/'test/Ungood/label'/name)
+        save_png(x[..., z], folder/kind/name)
+        if ill: save_png(y[..., z] * np.uint8(255), folder/'test/Ungood/label'/name)
 
 # %% ../../nbs/lab/14_brats.ipynb #09a80069
 def slice_brats(root: str|Path, # for each patient a *_flair.nii.gz and a *_seg.nii.gz (or .nii)

@@ -44,7 +44,7 @@ def replaced(path: Path): # a folder of results, there or not
 @contextmanager
 def own_folder(path: str|Path): # made if it is not there
     "A folder that can be written to and that no other command writes to. Raises OSError with a sentence."
-    lock = FileLock(Path(path, f".lock{os.environ.get('RANK', 0)}"), timeout=0)
+    lock = FileLock(Path(path, '.lock'), timeout=0)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         lock.acquire()                                       # makes the file, so the folder can be written to

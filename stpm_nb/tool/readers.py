@@ -110,13 +110,12 @@ def find_samples(folder: str|Path, # a category in any of the layouts
         raise ValueError(f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
     if not folder.is_dir():
         there = ', '.join(p.name for p in _folders(folder.parent) if layout_of(p))
-        hint = f'categories found beside it: {there}.' if there else 'check the path.'
-        raise FileNotFoundError(f'There is no category folder {folder}; {hint}')
+        raise FileNotFoundError(f'There is no category folder {folder}; categories found beside it: {there or "none"}.')
     if layout: return LAYOUTS[layout][0](folder)
     if any(folder.rglob('*_flair.nii*')):
         raise ValueError(f'{folder} holds volumes; cut them into slices first, with slice_brats.')
-    raise ValueError(f'{folder} is not a category: it has no folder train/good with defect-free images, '
-                     'and no good/ with photos of your own.')
+    raise ValueError(
+        f'{folder} is not a category: it has no folder train/good with good images, and no good/ with your own.')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00b
 def load_category(folder: str|Path, # a category in any of the layouts

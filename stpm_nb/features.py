@@ -68,15 +68,13 @@ def _imagenet(backbone):
     known, file = _known(backbone), weights_file(backbone)
     try: return known.get_state_dict(check_hash=True, weights_only=True)
     except Exception as e:  # no network, a broken file, a web page in its place: each fails in its own way
-        why = f'{type(e).__name__}: {e}'.splitlines()[0][:150]
-        what = f'read ({why}). Delete it.' if file.exists() else f'downloaded ({why}).'
+        what = f'read ({e!r:.150}). Delete it.' if file.exists() else f'downloaded ({e!r:.150}).'
         raise FileNotFoundError(f'The ImageNet weights {file} cannot be {what} '
             f'Put the file {file.name} from {known.url} into {file.parent}.') from e
 
 # %% ../nbs/01_features.ipynb #3a94007a
 def balance(teacher: torch.nn.Module, # an untrained teacher, on the device of the images; changed in place
     images: torch.Tensor, # uint8 [N, 3, S, S], good training images
-    batch: int=32, # images in one forward pass, at most
 ) -> torch.nn.Module: # the teacher, in evaluation mode
     """Set the running means and variances of an untrained teacher's batch norms from good images.
 
@@ -85,5 +83,5 @@ def balance(teacher: torch.nn.Module, # an untrained teacher, on the device of t
         norm.reset_running_stats()
         norm.momentum = None      # the plain average over the batches
         norm.train()
-    for x in images.chunk((len(images) + batch - 1) // batch): pyramid(teacher, normalise(x))
+    for x in images.chunk((len(images) + 31) // 32): pyramid(teacher, normalise(x))
     return teacher.eval()

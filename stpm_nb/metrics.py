@@ -19,7 +19,6 @@ def arrays(scores, # float, any shape, NumPy array or torch tensor on any device
     other shapes, NaN or infinite scores, labels that are all alike."""
     if torch.is_tensor(scores) and scores.dtype == torch.bfloat16: scores = scores.float()   # not NumPy's
     scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
-    if scores.dtype == np.float16: scores = scores.astype(np.float32)   # the same values, sorted faster
     if scores.shape != labels.shape:
         raise ValueError(f'Scores are {[*scores.shape]}, labels {[*labels.shape]}; expected equal shapes.')
     if not np.isfinite([scores.min(), scores.max()]).all():
@@ -43,11 +42,7 @@ def good_above(scores: np.ndarray, # float, any shape
         good.partition(lowest)
         good = good[good >= good[lowest]]
     good.sort()
-    low, high = np.empty((2, len(items)))
-    for part in np.array_split(items.argsort(), 16):  # in order, a sixteenth at a time (to save memory)
-        low[part] = (len(good) - np.searchsorted(good, items[part], 'right')) / n
-        high[part] = (len(good) - np.searchsorted(good, items[part], 'left')) / n
-    return low, high
+    return tuple((len(good) - np.searchsorted(good, items, side)) / n for side in ('right', 'left'))
 
 # %% ../nbs/04_metrics.ipynb #01493e58
 def image_auroc(scores, # float [M], one anomaly score for each image, higher = more anomalous

@@ -512,7 +512,7 @@ def payloads(folder):
 def model_state():
     teacher, student = make_teacher(None), make_student()
     known = dict(teacher='untrained', size=32, epochs=1, seed=0, category='x')
-    return dict(format=FORMAT, version=VERSION, settings=known, threshold=.5,
+    return dict(format=FORMAT, version=VERSION, settings=known, threshold=.5, good_scores=[.4, .5],
                 history=[dict(epoch=1, loss=1., val=1., seconds=1.)],
                 teacher=teacher.state_dict(), student=student.state_dict())
 

@@ -49,15 +49,14 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
         print(f'{time.perf_counter() - start:.0f} s; look at {folder/"heatmaps.png"}')
 
 # %% ../../nbs/tool/06_commands.ipynb #0125ab48
-def _train(detector, data, out, epochs, seed, start):
+def _train(detector, data, out, epochs, seed):
     "Fit, measure, and write the results into the folder `out`."
-    saved, loaded = out/'checkpoint.pt', time.perf_counter()
+    saved, start = out/'checkpoint.pt', time.perf_counter()
     if saved.exists(): check_checkpoint(saved, dict(seed=seed, epochs=epochs, backbone=detector.settings['backbone']))
     with replaced(out/'heatmaps') as folder:
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=saved)
-        trained = time.perf_counter()
+        seconds = dict(train=time.perf_counter() - start)
         results, maps = report(detector, data)
-        seconds = dict(load=loaded - start, train=trained - loaded, evaluate=time.perf_counter() - trained)
         for i, s in enumerate(data.samples):
             one, title = slice(i, i + 1), f'{s.defect_type}/{s.path.name}'
             masks = None if data.masks is None else data.masks[one]
@@ -84,7 +83,7 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or your pho
         check_options(epochs, size)
         data = load_category(category, size, layout)
         detector = checked_detector(None if untrained else 'imagenet', device, backbone)
-        with own_folder(out or Path('runs')/data.name) as to: _train(detector, data, to, epochs, seed, start)
+        with own_folder(out or Path('runs')/data.name) as to: _train(detector, data, to, epochs, seed)
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {to}')
 
 # %% ../../nbs/tool/06_commands.ipynb #014fdbcc
@@ -107,12 +106,15 @@ def _predict(detector, paths, root, out):
 def stpm_predict(model: str, # a model.pt that stpm_train wrote
     images: str, # an image, or a folder with images (subfolders too)
     out: str='predictions', # folder for scores.csv and heatmaps/
+    false_alarms: float=None, # set the threshold anew: this share of good images may be called anomalous, as 0.01
     device: str=None): # cuda, mps or cpu; the best there is if left out
     "Score photos of any size or mode with a trained model and draw their heat maps."
     with one_sentence('stpm_predict'):
+        check_options(rate=.05 if false_alarms is None else false_alarms)
         check_device(device)
         check_model(model)
         detector, root = Detector.load(model, device, make_scorer), Path(images)
+        if false_alarms: detector.threshold = detector.threshold_for(false_alarms)
         folder, paths = (root, photos(root)) if root.is_dir() else (root.parent, [root])
         if not paths: raise ValueError(f'{root} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
         for path in paths: check_file(path)

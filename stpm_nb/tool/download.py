@@ -36,11 +36,10 @@ def fetch_archive(path: Path, # where the archive is put
     advice = f'get {path.name} from {MVTEC_PAGE} and put it at {path.absolute()}, or give another address with url='
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
-        new = Path(tmp)/path.name
-        try: download_url_to_file(url, str(new), hash_prefix=sha256)
+        try: download_url_to_file(url, f'{tmp}/new', hash_prefix=sha256)
         except (RuntimeError, ValueError) as e: raise ValueError(f'{url} is not the archive: {e}; {advice}.')
         except (OSError, http.client.HTTPException) as e: raise OSError(f'Downloading {url} fails: {e!r}; {advice}.')
-        new.rename(path)
+        Path(tmp, 'new').rename(path)
 
 # %% ../../nbs/tool/00b_download.ipynb #a83c2f95
 def download_mvtec(root: str|Path, # the folder that gets the category; the archive stays there for the others

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from ..data import normalise
 from ..features import pyramid
@@ -21,14 +22,8 @@ from ..train import fast_dtype
 def fold(net: nn.Module) -> nn.Module: # a teacher or a student
     """A copy to score with and not to train, in evaluation mode, on the same device: each batch norm is folded into
     the convolution right before it. The features stay the same up to rounding."""
-    net = copy.deepcopy(net).eval().requires_grad_(False)
-    layers = dict(net.named_modules())
-    for step in (s for s in net.graph.nodes if isinstance(layers.get(s.target), nn.BatchNorm2d)):
-        before = step.args[0]                                          # the step that it gets its input from
-        if isinstance(layers.get(before.target), nn.Conv2d) and len(before.users) == 1:
-            net.set_submodule(before.target, nn.utils.fuse_conv_bn_eval(layers[before.target], layers[step.target]))
-            net.set_submodule(step.target, nn.Identity())
-    return net.to(memory_format=torch.channels_last)
+    folded = fuse(copy.deepcopy(net).eval(), inplace=True)
+    return folded.requires_grad_(False).to(memory_format=torch.channels_last)
 
 # %% ../../nbs/tool/05a_fast.ipynb #5a1d0006
 _one_pool = threading.Lock()

@@ -37,15 +37,16 @@ def _trying(sentence):
 # %% ../../nbs/tool/00d_gate.ipynb #606c1974
 def check_options(epochs: int=None, # passes over the training images, if given
     size: int=256, # side of the square images, in pixels
-    seeds: int=None): # how many seeds, if given
+    seeds: int=None, # how many seeds, if given
+    rate: float=.05): # the share of false alarms that is accepted
     "Raises ValueError if an option of a command is a number that cannot be meant."
     for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n>0, f'--{k} is {n}; expected at least 1.')
+    _need(0 < rate < 1, f'--false-alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
     _need(32 <= size <= 4096 and size % 16 == 0, f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
-    "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
-    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
+    "Raises ValueError if the device is not there."
     with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
@@ -146,8 +147,8 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, size, history = state['settings'], state['settings']['size'], state['history']
-        _need((type(size), type(history)) == (int, list) and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf, '')
+        settings, size, scores = state['settings'], state['settings']['size'], state['good_scores']
+        _need(type(size) is int and 16 <= size <= 4096 and 0 < min(*scores, state['threshold']) < np.inf, '')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)

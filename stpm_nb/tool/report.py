@@ -23,30 +23,35 @@ def _measured(scores, maps, labels, masks):
     "Three metrics and two that other programs report."
     return evaluate(scores, maps, labels, masks) | {f.__name__: f(scores, labels) for f in (average_precision, best_f1)}
 
+# %% ../../nbs/tool/05c_report.ipynb #28bf4557
+def _rates(scores, labels, threshold):
+    "The threshold, and the shares of good and of anomalous images above it."
+    false, found = (float((scores[labels == k] > threshold).float().mean()) for k in (0, 1))
+    return dict(threshold=threshold, false_alarm_rate=false, detection_rate=found)
+
 # %% ../../nbs/tool/05c_report.ipynb #21724ba2
 def report(detector: Detector, # a fitted detector
     category: Category) -> tuple: # to test on
     """Measure a detector on a category's test images: (dict of results, anomaly maps float32 [M, S, S]). Pixel metrics
     are None without masks; without test images there is only the threshold, and no map."""
-    if not len(category.test): return dict(threshold=detector.threshold), category.test[:, 0].float()
+    if not category.samples: return dict(threshold=detector.threshold), category.test[:, 0].float()
     truth, patients = (category.labels, category.masks), [s.patient for s in category.samples]
     scores, maps = detector.predict(category.test)
     base = mean_image_map(category.train, category.test)
-    false, found = ((scores[category.labels == k] > detector.threshold).float().mean().item() for k in (0, 1))
+    accepted = {a: _rates(scores, category.labels, detector.threshold_for(a)) for a in (.01, .05, .1)}
     return _measured(scores, maps, *truth) | dict(
         intervals=bootstrap(scores, maps, *truth),
         strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
         patients=per_patient(scores, maps, *truth, patients) if all(patients) else None,
         baselines=dict(mean_image=_measured(base.mean((1, 2)), base, *truth),
                        mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), truth[0]))),
-        threshold=detector.threshold, false_alarm_rate=false, detection_rate=found), maps
+        accepted=accepted, **_rates(scores, category.labels, detector.threshold)), maps
 
 # %% ../../nbs/tool/05c_report.ipynb #90bf7c16
 def print_table(results: dict, # as `report` gives them
     teacher: str): # a word about the teacher, for the first row
     "Print the three metrics as a small table."
-    missing = f'no test images: nothing is measured; the threshold is {results["threshold"]:.3g}'
-    if 'image_auroc' not in results: return print(missing)
+    if 'image_auroc' not in results: return print(f'no test images; the threshold is {results["threshold"]:.3g}')
     def shown(x): return '-' if x is None else f'{x:.3f}' if isinstance(x, float) else '{:.3f}-{:.3f}'.format(*x)
     rows = {f'STPM ({teacher} teacher)': results, '  95 % interval': results['intervals']}
     rows |= {f'  only {r["group"]}': r for r in results['strata']}
@@ -59,6 +64,7 @@ def print_table(results: dict, # as `report` gives them
         print(f'{name:26}' + ''.join(f'{shown(row.get(k)):>13}' for k in ('image_auroc', 'pixel_auroc', 'pro')))
     rates = 'found {detection_rate:.0%} of the defects, false alarms {false_alarm_rate:.0%}'
     print('at the threshold:', rates.format(**results))
+    for share, row in results['accepted'].items(): print(f'  accepting {share:.0%}:', rates.format(**row))
 
 # %% ../../nbs/tool/05c_report.ipynb #f82e3853
 def save_figure(figure: plt.Figure, # is closed

@@ -56,7 +56,7 @@ class Detector:
 @patch
 def threshold_for(self:Detector, false_alarms: float=.05, # share of good images, above 0, at most 1
 ) -> float: # an anomaly score
-    """The lowest threshold that promises no more false alarms among images drawn like the n validation images:
+    """The lowest threshold that promises no more false alarms, for images drawn like the n validation images:
     their j-th largest score, where j is `false_alarms` times n + 1, rounded down, and at least 1."""
     # round: .29 * 100 is 28.999999999999996
     j = int(round(false_alarms * (len(self.good_scores) + 1), 9))

@@ -71,7 +71,6 @@ def fit(self:Detector, category: Category, # only its training images are used
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold = None  # until 4
     train, val = (category.train[i].to(self.device) for i in split_train_val(len(category.train), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])

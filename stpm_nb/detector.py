@@ -71,15 +71,14 @@ def fit(self:Detector, category: Category, # its training images are used
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
+    self.threshold = None  # until 4
     train, val = (category.train[i].to(self.device) for i in split_train_val(len(category.train), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
-    size, kept = train.shape[-1], min(self.history, key=lambda row: row['val'])
-    self.score = self.scorer(self.teacher, self.student, size)
-    self.settings.update(category=str(category.name), size=size, train_images=len(category.train),
-                         seed=int(seed), device=self.device.type, epochs=len(self.history),
-                         kept_epoch=kept['epoch'], validation_error=kept['val'], **made_on(self.device))
+    self.settings.update(category=str(category.name), size=train.shape[-1], train_images=len(category.train),
+                         seed=int(seed), epochs=len(self.history), **made_on(self.device))
+    self.score = self.scorer(self.teacher, self.student, train.shape[-1])
     self.good_scores = sorted(self.predict(val)[0].tolist())  # 4
     self.threshold = self.threshold_for()
     return self
@@ -102,10 +101,11 @@ def predict(self:Detector, images, # uint8 [M, 3, S, S], or a list of paths of i
 
 # %% ../nbs/05_detector.ipynb #5a0d0014
 def made_on(device: torch.device, # where a detector is trained
-) -> dict: # precision, threads, and the versions stpm_nb, torch, torchvision
+) -> dict: # device, precision, threads, and the versions stpm_nb, torch, torchvision
     "What besides the images and the seed decides the last digits of a detector."
     versions = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
-    return versions | dict(precision=str(fast_dtype(device)), threads=torch.get_num_threads())
+    numbers = dict(device=device.type, precision=str(fast_dtype(device)), threads=torch.get_num_threads())
+    return versions | numbers
 
 # %% ../nbs/05_detector.ipynb #02604b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]

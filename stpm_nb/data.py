@@ -120,12 +120,11 @@ def seeded(*seed: int): # one or more integers; the same ones give the same rand
 # %% ../nbs/00_data.ipynb #02966d1d
 def split_train_val(n: int, # number of training images, at least 2
     seed: int=0, # the same seed gives the same split
-    val: float=0.2, # the share that is held back
 ) -> tuple: # (train indices int64, validation indices int64), at least one each, disjoint
     "Split the training images at random into two parts. Raises ValueError below 2 images."
     if n < 2: raise ValueError(f'{n} training image(s) given; expected at least 2, one of them to validate.')
     with seeded(seed): order = torch.randperm(n)
-    held = min(n - 1, max(1, round(n * val)))
+    held = min(n - 1, max(1, round(n / 5)))
     return order[held:], order[:held]
 
 # %% ../nbs/00_data.ipynb #03295471

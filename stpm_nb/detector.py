@@ -103,9 +103,8 @@ def predict(self:Detector, images, # uint8 [M, 3, S, S], or a list of paths of i
 def made_on(device: torch.device, # where a detector is trained
 ) -> dict: # device, precision, threads, and the versions stpm_nb, torch, torchvision
     "What besides the images and the seed decides the last digits of a detector."
-    versions = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
-    numbers = dict(device=device.type, precision=str(fast_dtype(device)), threads=torch.get_num_threads())
-    return versions | numbers
+    made = {module.__name__: str(module.__version__) for module in (stpm_nb, torch, torchvision)}
+    return made | dict(device=device.type, precision=str(fast_dtype(device)), threads=torch.get_num_threads())
 
 # %% ../nbs/05_detector.ipynb #02604b1c
 def show_predictions(images: torch.Tensor, # uint8 [n, 3, S, S]

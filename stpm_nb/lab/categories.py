@@ -32,7 +32,7 @@ def _earlier(file, samples, **options):
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f'{file} is not a result of this program; delete it.') from e
     if not other: return asked, row
-    why = 'from other images' if 'bytes' in other else f'with other options ({other})'
+    why = 'from other images' if {'files', 'bytes'} & {*other} else f'with other options ({other})'
     raise ValueError(f'{file} was made {why}; choose another --out or delete it.')
 
 # %% ../../nbs/lab/09_categories.ipynb #d0bd602a

@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'OTHERS', 'MIN_SIDE', 'MAX_PIXELS', 'check_options', 'chec
            'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model', 'check_checkpoint']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
-import threading, urllib.request as web, warnings, zipfile
+import threading, urllib.request as web, zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from ..data import Category, upright
 from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..train import read_state
-
-warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file headers
 
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):
@@ -46,7 +44,8 @@ def check_options(epochs: int=None, # passes over the training images, if given
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
-    "Raises ValueError if the device is not there."
+    "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
+    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
     with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
@@ -148,7 +147,7 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
         settings, size, scores = state['settings'], state['settings']['size'], state['good_scores']
-        _need(type(size) is int and 16 <= size <= 4096 and 0 < min(*scores, state['threshold']) < np.inf, '')
+        _need(type(size) is int and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf and scores[0] > 0, '')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)

@@ -110,7 +110,7 @@ def find_samples(folder: str|Path, # a category in any of the layouts
         raise ValueError(f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
     if not folder.is_dir():
         there = ', '.join(p.name for p in _folders(folder.parent) if layout_of(p))
-        raise FileNotFoundError(f'There is no category folder {folder}; categories found beside it: {there or "none"}.')
+        raise FileNotFoundError(f'There is no category folder {folder}; check the path. Beside it: {there or "none"}.')
     if layout: return LAYOUTS[layout][0](folder)
     if any(folder.rglob('*_flair.nii*')):
         raise ValueError(f'{folder} holds volumes; cut them into slices first, with slice_brats.')

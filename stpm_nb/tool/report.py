@@ -91,5 +91,5 @@ def detector_or_untrained(device: str=None) -> Detector: # 'cuda', 'mps', 'cpu',
     try: return checked_detector(device=device)
     except FileNotFoundError as e:
         print(f'{e}\nGoing on with an UNTRAINED teacher, balanced on your good images: enough for a fabric, '
-              'not for fine defects on real parts (MVTec AD screw: 1 % of the defects found, 50 % with the weights).')
+              'not for fine defects on real parts.')
         return checked_detector(None, device)

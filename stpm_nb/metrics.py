@@ -34,7 +34,7 @@ def good_above(scores: np.ndarray, # float, any shape
     labels: np.ndarray, # bool, the same shape, True = anomalous
     max_fpr: float=1., # shares above this one need not be exact
 ) -> tuple: # (low, high), float64 [K] each: share of good items above, and at or above, each anomalous one
-    "How many good items stand above each anomalous one: one sort of the good, one search for each anomalous."
+    "How many good items stand above each anomalous one: one sort, and two searches for each."
     good, items = scores[~labels], scores[labels]   # copies, [n] and [K]
     n = len(good)
     lowest = n - 1 - int(max_fpr * n)               # the place of the lowest good item that counts
@@ -75,7 +75,7 @@ def strip_area(low: np.ndarray, # float64 [K], false-positive rate at which the 
 def per_region(maps: np.ndarray, # float [M, H, W]
     masks: np.ndarray, # bool [M, H, W], True = defective
     max_fpr: float=.3, # PRO's limit, above 0 and at most 1
-    whole: bool=True, # False: PRO alone, in less time; the pixel AUROCs then mean nothing
+    whole: bool=True, # False: for PRO alone; the pixel AUROCs then mean nothing
 ) -> tuple: # (area in pixels, pixel AUROC, PRO), [R] each
     "What each ground-truth region earns. Raises ValueError for another `max_fpr`."
     if not 0 < max_fpr <= 1: raise ValueError(f'max_fpr is {max_fpr}; expected above 0 and at most 1.')

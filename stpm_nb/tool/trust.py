@@ -13,7 +13,7 @@ from ..metrics import arrays, image_auroc, per_region, pixel_auroc, pro, region_
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e108
 def average_precision(scores, # float [M], anomaly scores
     labels, # 0/1 or bool [M], 1 anomalous
-) -> float: # share of anomalous images to 1
+) -> float: # 0 to 1; equal scores get the share of anomalous images
     "Average precision of the image scores (scikit-learn's definition: no interpolation). Raises as `arrays`."
     scores, labels = arrays(scores, labels)
     return float(average_precision_score(labels, scores))

@@ -82,8 +82,8 @@ cable .936 .958 .895 .838 .898, capsule .893 .986 .896 .759 .962, hazelnut 1.000
 metal_nut .983 .972 .948 .956 .942, pill .951 .976 .966 .705 .878, screw .895 .988 .949 .835 .983,
 toothbrush .897 .990 .927 .997 .983, transistor .939 .819 .881 .853 .838, zipper .961 .988 .869 .645 .972"""
 PUBLISHED = {name: dict(zip(_KEYS, map(float, values))) for name, *values in map(str.split, _NUMBERS.split(','))}
-SOURCE = """Single runs on MVTec AD. Official: README of github.com/gdwang08/STFPM, 200 epochs, its PRO computed in
-another way. anomalib: README of its STFPM, from its version 0, ResNet-18."""
+SOURCE = """Published for MVTec AD. Official: README of github.com/gdwang08/STFPM, which trains with 200 epochs; its
+PRO is computed in another way. anomalib: README of its STFPM, from its version 0, ResNet-18."""
 
 # %% ../../nbs/lab/09_categories.ipynb #3f492b7f
 def _cell(rows, key, spread=True):

@@ -27,7 +27,7 @@ def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature
 def pyramid_loss(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
 ) -> torch.Tensor: # float32 scalar, 0 to 3 behind a ReLU, else to 6
-    "The training loss: the mean cosine distance of each level, summed over the levels (paper, eqs. 3 and 4)."
+    "The training loss: the mean cosine distance of each level, summed over the levels (eqs. 3 and 4)."
     return sum(cosine_distance(t, s).mean() for t, s in zip(teacher, student, strict=True))
 
 # %% ../nbs/02_loss.ipynb #02030cbd
@@ -35,7 +35,7 @@ def anomaly_map(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
     size: int=256, # side of the image, in pixels
 ) -> torch.Tensor: # float32 [B, size, size], 0 (as expected) to 1 behind a ReLU, else to 8
-    "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (paper, eq. 5)."
+    "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (eq. 5)."
     d = [cosine_distance(t, s)[:, None] for t, s in zip(teacher, student, strict=True)]
     product = torch.stack([F.interpolate(each, d[0].shape[-2:], mode='bilinear') for each in d]).prod(0)
     return F.interpolate(product, (size, size), mode='bilinear')[:, 0]

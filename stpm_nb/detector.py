@@ -54,10 +54,10 @@ class Detector:
 
 # %% ../nbs/05_detector.ipynb #017e5c32
 @patch
-def threshold_for(self:Detector, false_alarms: float=.05, # share of good images, above 0, at most 1
+def threshold_for(self:Detector, false_alarms: float=.05, # share of good images, above 0, below 1
 ) -> float: # an anomaly score
-    """The lowest threshold that promises no more false alarms, for images drawn like the n validation images:
-    their j-th largest score, where j is `false_alarms` times n + 1, rounded down, and at least 1."""
+    """The lowest score that promises no more false alarms, for images drawn like the n validation images:
+    their j-th largest, j = `false_alarms` (n + 1), rounded down; for j = 0 the largest (promise 1/(n+1))."""
     # round: .29 * 100 is 28.999999999999996
     j = int(round(false_alarms * (len(self.good_scores) + 1), 9))
     return self.good_scores[-max(j, 1)]

@@ -65,7 +65,7 @@ def threshold_for(self:Detector, false_alarms: float=.05, # share of good images
 # %% ../nbs/05_detector.ipynb #017e5c31
 @patch
 def fit(self:Detector, category: Category, # its training images are used
-    epochs: int=None, # passes over the training part; None: 1,200 steps of 2 images
+    epochs: int=None, # passes over the training part; None: see `train_student`
     seed: int=0, # of the split and of the training
     checkpoint: str|Path=None, # to continue from after an interruption
     progress: bool=True, # show a bar

@@ -68,7 +68,7 @@ def train_epoch(run: dict, # the student, its optimiser and its schedule, see `n
     targets, # their `teacher_targets`
     batch: int, # images in one step
     seed: tuple, # integers that fix the order of the images
-) -> float: # mean training loss, 0 to 6
+) -> float: # mean training loss, 0 to 3 behind a ReLU
     "One pass in random order. A last, incomplete batch is left out, unless it is all (paper, section 3.2)."
     student, optimiser = run['student'].train(), run['optimiser']
     with seeded(*seed): order = torch.randperm(len(images)).to(images.device)
@@ -87,7 +87,7 @@ def train_epoch(run: dict, # the student, its optimiser and its schedule, see `n
 def validation_error(student: torch.nn.Module, # on the device of the images; left in evaluation mode
     images: torch.Tensor, # uint8 [V, 3, S, S], good images
     targets, # their `teacher_targets`
-) -> float: # mean pyramid loss, 0 to 6
+) -> float: # mean pyramid loss, 0 to 3 behind a ReLU
     "The pyramid loss over good images that the student does not learn from, eight at a time."
     student.eval()
     parts = torch.arange(len(images), device=images.device).split(8)

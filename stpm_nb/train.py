@@ -11,7 +11,6 @@ import io, math, time, zipfile
 from pathlib import Path
 
 import torch
-from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
 
 from .data import normalise, seeded
@@ -143,15 +142,12 @@ def resume(path: str|Path|None, # a checkpoint; None or no such file: the run st
 
 # %% ../nbs/03_train.ipynb #627fcf1c
 def _epochs(teacher, train, val, run, settings, checkpoint, progress):
-    "Train the epochs that are still to do, the first three quarters at half the side; keep the best, save."
-    S = train.shape[-1]
-    small = train if S < 128 else resize(train.cpu(), [S // 2, S // 2], antialias=True).to(train.device)
-    views, t_val = [(x, teacher_targets(teacher, x)) for x in (small, train)], teacher_targets(teacher, val)
+    "Train the epochs that are still to do: train, validate, keep the best, save."
+    t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     history = resume(checkpoint, settings, run)
     for epoch in tqdm(range(len(history), settings['epochs']), unit='epoch', disable=not progress):
-        images, targets = views[epoch + 1 > .75 * settings['epochs']]
         start = time.perf_counter()
-        loss = train_epoch(run, images, targets, settings['batch'], (settings['seed'], epoch))
+        loss = train_epoch(run, train, t_train, settings['batch'], (settings['seed'], epoch))
         error = validation_error(run['student'], val, t_val)
         if all(error < e['val'] for e in history): run['best'].load_state_dict(run['student'].state_dict())
         history.append(dict(epoch=epoch + 1, loss=loss, val=error, seconds=time.perf_counter() - start))
@@ -162,7 +158,7 @@ def _epochs(teacher, train, val, run, settings, checkpoint, progress):
 def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device of the images
     train: torch.Tensor, # uint8 [N, 3, S, S], good images to learn from
     val: torch.Tensor, # uint8 [V, 3, S, S], others
-    epochs: int=None, # passes over `train`; None: as many as make 2,400 steps, and at least 10
+    epochs: int=None, # passes over `train`; None: as many as make 1,200 steps, and at least 10
     batch: int=2, # images in one step
     lr: float=2e-2, # highest learning rate of the cycle
     seed: int=0, # fixes the student's first weights and the order of the images
@@ -172,7 +168,7 @@ def train_student(teacher: torch.nn.Module, # the frozen teacher, on the device 
 ) -> tuple: # (student in evaluation mode, with its best state; history: a dict for each epoch)
     "Train a student to agree with the teacher (paper, section 3.2). The same seed gives the same numbers."
     steps = max(1, len(train) // int(batch))
-    settings = dict(epochs=int(epochs or max(10, math.ceil(2400 / steps))), batch=int(batch), lr=float(lr),
+    settings = dict(epochs=int(epochs or max(10, math.ceil(1200 / steps))), batch=int(batch), lr=float(lr),
                     seed=int(seed), backbone=backbone, pixels=int(train.sum()),
                     teacher=round(next(teacher.parameters()).sum().item(), 3))
     run = new_run(settings['seed'], settings['lr'], settings['epochs'] * steps, train.device, backbone)

@@ -150,7 +150,7 @@ def stpm_bench_categories(root: str, # a category, or a folder with categories, 
     out: str='runs/categories', # folder for the table and a folder for each category
     only: str=None, # names of categories with commas between; all if left out
     seeds: int=3, # runs of each category
-    epochs: int=None, # passes over the training images; as many as make 2,400 steps if left out
+    epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
     size: int=256, # side of the images, in pixels; a multiple of 16
     backbone: str='resnet18', # a torchvision model, as resnet34 or wide_resnet50_2
     untrained: bool=False, # an untrained teacher instead of ImageNet's

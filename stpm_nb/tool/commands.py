@@ -39,7 +39,7 @@ def _demo(out, epochs, seed, device):
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a03
 @call_parse
 def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and the heat maps
-    epochs: int=None, # passes over the training images; as many as make 2,400 steps if left out
+    epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None): # cuda, mps or cpu; the best there is if left out
     "See it work: weave a synthetic category, train on its good images, find the defects in its test images."
@@ -71,7 +71,7 @@ def _train(detector, data, out, epochs, seed):
 @call_parse
 def stpm_train(category: str, # folder of a category: a benchmark's, or your photos in good/ (and bad/, masks/)
     out: str=None, # folder for the results; runs/CATEGORY if left out
-    epochs: int=None, # passes over the training images; as many as make 2,400 steps if left out
+    epochs: int=None, # passes over the training images; as many as make 1,200 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best there is if left out
     size: int=256, # side of the square images in pixels, a multiple of 16

@@ -33,7 +33,7 @@ def make_scorer(teacher: torch.nn.Module, # in evaluation mode
     return score
 
 # %% ../nbs/05_detector.ipynb #0083995b
-FORMAT, VERSION = 'stpm_nb detector', 2
+FORMAT, VERSION = 'stpm_nb detector', 1
 KEPT = 'settings', 'good_scores', 'threshold', 'history', 'teacher', 'student'  # in a model file
 
 class Detector:
@@ -147,6 +147,7 @@ def load(cls:Detector, path: str|Path, # a file that `save` wrote
     if (state.get('format'), state.get('version')) != (FORMAT, VERSION):
         raise ValueError(f'{path} is of another kind or version; expected {FORMAT!r} of version {VERSION}.')
     backbone = state['settings'].get('backbone', 'resnet18')
+    state.setdefault('good_scores', [state['threshold']])  # files of the time when the largest was all
     self = cls(None, device, backbone, scorer)
     for name in KEPT[:4]: setattr(self, name, state[name])
     self.student = make_student(backbone=backbone).to(self.device).eval()

@@ -1,4 +1,5 @@
 "The detector with either scorer: what it gives is the caller's, and what it saves is read back."
+import copy
 import threading
 
 import pytest
@@ -47,6 +48,26 @@ def test_the_threshold_comes_from_the_scorer_that_predicts(detector, fabric):
     val = fabric.train[split_train_val(len(fabric.train), 0)[1]]
     assert detector.threshold == detector.predict(val)[0].max().item()
 
+@pytest.mark.parametrize('share, place', [(.01, 1), (.05, 2), (.1, 4), (.29, 11), (1/41, 1), (2/41, 2), (.999, 40)])
+def test_a_threshold_for_a_share_of_false_alarms(detector, share, place):
+    "The j-th largest of n scores promises j/(n + 1): n = 40 here."
+    one = copy.copy(detector)
+    one.good_scores = [float(k) for k in range(1, 41)]
+    assert one.threshold_for(share) == 41 - place and place / 41 <= max(share, 1/41) + 1e-12
+
+@pytest.mark.parametrize('n', [1, 18, 19])
+def test_few_images_give_the_largest_score(detector, n):
+    one = copy.copy(detector)
+    one.good_scores = [float(k) for k in range(n)]
+    assert one.threshold_for() == n - 1
+
+def test_the_scores_of_good_images_are_kept(detector, fabric, tmp_path):
+    val = fabric.train[split_train_val(len(fabric.train), 0)[1]]
+    assert detector.good_scores == sorted(detector.predict(val)[0].tolist())
+    detector.save(tmp_path/'m.pt')
+    again = Detector.load(tmp_path/'m.pt', 'cpu', detector.scorer)
+    assert again.good_scores == detector.good_scores and again.threshold_for(.5) == detector.threshold_for(.5)
+
 def test_predict_from_many_threads(detector, fabric, cores):
     "The maps of one call after another, and as many cores afterwards as before, also for a thread that starts later."
     images, found, after = fabric.test.repeat(2, 1, 1, 1), [], []
@@ -74,15 +95,17 @@ def test_any_layout_of_memory_will_do(fabric):
     assert {learned(view) for view in views} == {learned(x)}
 
 def test_a_file_of_an_earlier_version_is_read(detector, fabric, tmp_path):
-    "No backbone in its settings, a fingerprint of the images, images_per_s in its history."
+    "No backbone in its settings, a fingerprint of the images, images_per_s in its history, no scores of good images."
     detector.save(tmp_path/'m.pt')
     state = torch.load(tmp_path/'m.pt', weights_only=True)
+    del state['good_scores']
     state['settings'] = {k: v for k, v in state['settings'].items() if k != 'backbone'} | dict(data='f874d05b639c5be7')
     state['history'] = [dict(epoch=1, loss=1., val=1., images_per_s=9.)]
     torch.save(state, tmp_path/'old.pt')
     again = Detector.load(tmp_path/'old.pt', 'cpu', detector.scorer)
     assert torch.equal(again.predict(fabric.test)[1], detector.predict(fabric.test)[1])
     assert again.threshold == detector.threshold and again.settings['data'] == 'f874d05b639c5be7'
+    assert again.threshold_for(.01) == detector.threshold
 
 @pytest.mark.parametrize('change', [dict(version=99), dict(format='PaDiM'), dict(version=VERSION + 1)])
 def test_a_file_of_another_kind_is_refused(detector, tmp_path, change):

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from commands import BIN, Command, run
+from stpm_nb.features import make_teacher
 from stpm_nb.lab import benchmark, speed
 from stpm_nb.tool.synthetic import make_synthetic
+from stpm_nb.train import train_student
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = configparser.ConfigParser(delimiters=['='])
@@ -41,8 +43,7 @@ def test_every_command_explains_itself(command, tmp_path):
     code, out, err = run(command, '--help', cwd=tmp_path)
     assert code == 0 and out.startswith(f'usage: {command} ') and err == '' and not list(tmp_path.iterdir())
     for p in inspect.signature(getattr(importlib.import_module(module), function)).parameters.values():
-        assert re.fullmatch('[a-z]+', p.name), f'{p.name}: fastcore 1 and 2 spell other names differently'
-        name = p.name if p.default is p.empty else f'--{p.name}'
+        name = p.name if p.default is p.empty else '--' + p.name.replace('_', '[-_]')   # as fastcore spells it
         assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
 
 def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path):
@@ -127,6 +128,22 @@ def test_predict_reads_photos_of_any_mode(made, tmp_path):
     assert scores['grey.png'] == scores['rgba.png'] == scores['sixteen.png'] == scores['turned.png']
     assert len(list((tmp_path/'out'/'heatmaps').rglob('*.png'))) == 5
     assert '1 image(s)' in predict(made/'run'/'model.pt', photos/'grey.png', '--out', tmp_path/'one')
+
+def test_predict_sets_the_threshold_anew(made, tmp_path):
+    model, image = made/'run'/'model.pt', made/'fabric'/'test'/'good'/'000.png'
+    good_scores = torch.load(model, weights_only=True)['good_scores']
+    spelled = next(w for w in re.findall(r'--false.alarms', good('stpm_predict', '--help')))   # as fastcore spells it
+    for share, expected in ((.01, good_scores[-1]), (.99, good_scores[0])):
+        predict(model, image, '--out', tmp_path/'out', spelled, share)
+        [row] = csv.DictReader((tmp_path/'out'/'scores.csv').read_text().splitlines())
+        assert row['threshold'] == f'{expected:.6g}'
+
+def test_a_large_category_is_seen_ten_times(monkeypatch):
+    asked = []
+    monkeypatch.setattr('stpm_nb.train._epochs', lambda *args: asked.append(args[4]['epochs']))
+    teacher = make_teacher(None)
+    for n in (48, 256, 700): train_student(teacher, torch.zeros(n, 3, 32, 32, dtype=torch.uint8), None)
+    assert asked == [50, 10, 10]
 
 def offline(tmp_path): return dict(TORCH_HOME=str(tmp_path/'empty'), https_proxy='http://127.0.0.1:9')
 

@@ -146,7 +146,7 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, size, scores = state['settings'], state['settings']['size'], state['good_scores']
+        settings, size, scores = state['settings'], state['settings']['size'], state.get('good_scores', [1])
         _need(type(size) is int and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf and scores[0] > 0, '')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):

@@ -10,10 +10,10 @@ from execnb.shell import CaptureShell
 
 NBS = Path(__file__).parent.parent/'nbs'
 CHECK = re.compile(r'^\s*(assert|(test|check)_\w+\()|[;:] *(assert |test_\w+\()', re.M)
-FLAGS = re.compile(r'^#\|\s*real\b', re.M)
+FLAGS = re.compile(r'^#\|\s*(real|slow)\b', re.M)
 
 def cells(notebook):
-    "[(heading, source, is a check)] of the code cells that need no real data."
+    "[(heading, source, is a check)] of the code cells that need no real data and take no minutes."
     heading, out = 'top', []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == 'markdown':

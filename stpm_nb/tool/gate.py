@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'OTHERS', 'MIN_SIDE', 'MAX_PIXELS', 'check_options', 'chec
            'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model', 'check_checkpoint']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
-import threading, urllib.request as web, zipfile
+import threading, urllib.request as web, warnings, zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from ..data import Category, upright
 from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..train import read_state
+
+warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file headers
 
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):
@@ -49,8 +51,8 @@ def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
     with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
-FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'   # no others: a PostScript file is a program
-OTHERS = '.gif', '.heic', '.heif', '.avif', '.dng'   # PIL cannot read them, or not whole
+# no other formats: a PostScript file is a program; and of OTHERS PIL reads nothing, or not the whole
+FORMATS, OTHERS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'), ('.gif', '.heic', '.heif', '.avif', '.dng')
 MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
 
 def _header(path):
@@ -146,8 +148,8 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, size, scores = state['settings'], state['settings']['size'], state.get('good_scores', [1])
-        _need(type(size) is int and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf and scores[0] > 0, '')
+        settings, size, history = state['settings'], state['settings']['size'], state['history']
+        _need((type(size), type(history)) == (int, list) and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf, '')
         with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)

@@ -70,8 +70,9 @@ def _train_official(teacher, train, val, epochs, seed=0):
 
 # %% ../../nbs/lab/08_speed.ipynb #72c82368
 def _plain(detector, student=None):
-    "A copy of a fitted detector that scores in float32 and NCHW, with another student if one is given."
-    other, nets = copy.copy(detector), map(_nchw, (detector.teacher, student or detector.student))
+    "A copy of a fitted detector that scores in float32 and NCHW; as the original, with its student if one is given."
+    kind = _whole if student else _nchw
+    other, nets = copy.copy(detector), map(kind, (detector.teacher, student or detector.student))
     other.score = make_scorer(*nets, detector.settings['size'])
     return other
 
@@ -147,6 +148,5 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
         machine = torch.cuda.get_device_name() if detector.device.type == 'cuda' else platform.machine()
         found = dict(machine=machine, **made_on(detector.device), category=data.name)
         print(*(f'{k} {v}' for k, v in found.items()), 'teacher ' + detector.settings['teacher'], sep=', ')
-        found['training'] = bench_training(detector, data, epochs, seeds)
-        found['scoring'] = bench_scoring(detector, data)
+        found |= dict(training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
         if out: write(out, json.dumps(found, indent=2))

@@ -78,7 +78,7 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or your pho
     untrained: bool=False, # an untrained teacher, balanced on the training images
     layout: str=None, # mvtec, mvtec2, mvtec3d, visa, bmad or photos; found out if left out
     backbone: str='resnet18'): # a torchvision model such as wide_resnet50_2
-    "Train on the good images of one category and evaluate on its test images."
+    "Train on the good images of a category, evaluate on its test images. On a shared machine set OMP_NUM_THREADS=1."
     with one_sentence('stpm_train', '; the same command continues where it stopped') as start:
         check_options(epochs, size)
         data = load_category(category, size, layout)

@@ -70,7 +70,8 @@ def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path)
     assert asked == [('detector_or_untrained', 'cpu'), ('load_category', 'screw'),
                      ('bench_training', detector, data, 100, 3), ('bench_scoring', detector, data)]
     found = json.loads((tmp_path/'s.json').read_text())
-    assert {'machine', 'category', 'training', 'scoring', 'precision', 'threads', 'torch'} <= set(found)
+    made_on = {'machine', 'device', 'precision', 'threads', 'stpm_nb', 'torch', 'torchvision'}
+    assert set(found) == made_on | {'category', 'training', 'scoring'}
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

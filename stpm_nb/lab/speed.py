@@ -34,7 +34,7 @@ def _nchw(net):
 
 def _whole(net):
     "A copy of a ResNet-18 as the original runs it: as `_nchw`, and with its fourth stage, whose output nobody uses."
-    whole = _nchw(cut(network('resnet18')[0], [*LEVELS, 'layer4']))
+    whole = _nchw(cut(network('resnet18')[0], [*LEVELS, 'layer4'])).to(net.conv1.weight.device)
     whole.load_state_dict(net.state_dict(), strict=False)
     whole.register_forward_hook(lambda whole, given, levels: {name: levels[name] for name in LEVELS})
     return whole
@@ -49,17 +49,17 @@ def _official_step(teacher, student, optimiser, x):
     optimiser.step()
 
 # %% ../../nbs/lab/08_speed.ipynb #3814ce1c
-def _train_official(teacher, train, val, epochs, seed=0):
+def _train_official(teacher, train, val, epochs):
     """The official recipe (paper, section 4.1), for images uint8 [N, 3, S, S] each.
 
     Returns the student with its best state, and its curve: (seconds so far, `validation_error`) for each epoch. Its
     own error chooses the best; while ours is measured, the clock stands still."""
     targets, seconds, errors, curve = teacher_targets(teacher, val), 0, [], []
-    teacher, student = _whole(teacher), _whole(make_student(seed)).to(train.device)
+    teacher, student = _whole(teacher), _whole(make_student().to(train.device))
     optimiser = torch.optim.SGD(student.parameters(), .4, momentum=.9, weight_decay=1e-4)
     for epoch in range(epochs):
         start = time.perf_counter()
-        with seeded(seed, epoch): order = torch.randperm(len(train)).to(train.device)
+        with seeded(0, epoch): order = torch.randperm(len(train)).to(train.device)
         for i in order.split(32): _official_step(teacher, student.train(), optimiser, normalise(train[i]))
         errors.append(make_scorer(teacher, student.eval(), 64)(val, 32).mean())
         if errors[-1] == min(errors): best = copy.deepcopy(student.state_dict())
@@ -96,9 +96,9 @@ def _fit(detector, category, epochs, seed):
     "Fit, and return the curve: for each epoch the seconds so far, those of the preparation included, and `val`."
     start = time.perf_counter()
     history = detector.fit(category, epochs, seed, progress=False).history
-    left = time.perf_counter() - start - sum(h['seconds'] for h in history)
-    trained = itertools.accumulate(h['seconds'] for h in history)
-    return [(left + t, h['val']) for t, h in zip(trained, history)]
+    seconds = time.perf_counter() - start
+    trained = [*itertools.accumulate(h['seconds'] for h in history)]
+    return [(seconds - trained[-1] + t, h['val']) for t, h in zip(trained, history)]
 
 # %% ../../nbs/lab/08_speed.ipynb #e0c23e03
 def bench_training(detector: Detector, # its teacher is used
@@ -147,6 +147,6 @@ def stpm_bench_speed(category: str=None, # folder of a category; a synthetic one
         detector, data = detector_or_untrained(device), load_category(category or make_synthetic(tmp))
         machine = torch.cuda.get_device_name() if detector.device.type == 'cuda' else platform.machine()
         found = dict(machine=machine, **made_on(detector.device), category=data.name)
-        print(*(f'{k} {v}' for k, v in found.items()), 'teacher ' + detector.settings['teacher'], sep=', ')
+        print(*(f'{k} {v}' for k, v in found.items()), f'teacher {detector.settings["teacher"]}', sep=', ')
         found |= dict(training=bench_training(detector, data, epochs, seeds), scoring=bench_scoring(detector, data))
         if out: write(out, json.dumps(found, indent=2))

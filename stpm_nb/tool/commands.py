@@ -110,7 +110,7 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
     device: str=None): # cuda, mps or cpu; the best there is if left out
     "Score photos of any size or mode with a trained model and draw their heat maps."
     with one_sentence('stpm_predict'):
-        check_options(rate=.05 if false_alarms is None else false_alarms)
+        check_options(rate=false_alarms)
         check_device(device)
         check_model(model)
         detector, root = Detector.load(model, device, make_scorer), Path(images)

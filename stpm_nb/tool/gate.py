@@ -38,10 +38,10 @@ def _trying(sentence):
 def check_options(epochs: int=None, # passes over the training images, if given
     size: int=256, # side of the square images, in pixels
     seeds: int=None, # how many seeds, if given
-    rate: float=.05): # the share of false alarms that is accepted
+    rate: float=None): # the share of false alarms that is accepted, if given
     "Raises ValueError if an option of a command is a number that cannot be meant."
     for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n>0, f'--{k} is {n}; expected at least 1.')
-    _need(0 < rate < 1, f'--false-alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
+    _need(rate is None or 0 < rate < 1, f'--false-alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
     _need(32 <= size <= 4096 and size % 16 == 0, f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba

@@ -6,8 +6,7 @@
 __all__ = ['unit', 'cosine_distance', 'pyramid_loss', 'anomaly_map']
 
 # %% ../nbs/02_loss.ipynb #002fb20f
-import torch
-import torch.nn.functional as F
+import torch, torch.nn.functional as F
 
 # %% ../nbs/02_loss.ipynb #00527a6e
 def unit(f: torch.Tensor # float [B, C, h, w], a feature map
@@ -33,9 +32,9 @@ def pyramid_loss(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid
 # %% ../nbs/02_loss.ipynb #02030cbd
 def anomaly_map(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
-    size: int=256, # side of the image, in pixels
-) -> torch.Tensor: # float32 [B, size, size], 0 (as expected) to 1 behind a ReLU, else to 8
+    size: int|tuple=256, # (rows, columns) of the image, or the side of a square, in pixels
+) -> torch.Tensor: # float32 [B, H, W], 0 (as expected) to 1 behind a ReLU, else to 8
     "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (eq. 5)."
     d = [cosine_distance(t, s)[:, None] for t, s in zip(teacher, student, strict=True)]
     product = torch.stack([F.interpolate(each, d[0].shape[-2:], mode='bilinear') for each in d]).prod(0)
-    return F.interpolate(product, (size, size), mode='bilinear')[:, 0]
+    return F.interpolate(product, size, mode='bilinear')[:, 0]

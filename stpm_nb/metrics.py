@@ -7,9 +7,9 @@ __all__ = ['TOUCH', 'arrays', 'good_above', 'image_auroc', 'region_of', 'strip_a
            'pro_curve', 'evaluate']
 
 # %% ../nbs/04_metrics.ipynb #00225cba
-import numpy as np
-import torch
+import numpy as np, torch
 from scipy import ndimage
+from sklearn.metrics import roc_curve
 
 # %% ../nbs/04_metrics.ipynb #01159597
 def arrays(scores, # float, any shape, NumPy array or torch tensor on any device: one value for each item
@@ -17,7 +17,6 @@ def arrays(scores, # float, any shape, NumPy array or torch tensor on any device
 ) -> tuple: # (scores, labels), NumPy arrays of the same shape, labels bool
     """Scores and labels as NumPy arrays. Raises ValueError for what would give a wrong number without a word:
     other shapes, NaN or infinite scores, labels that are all alike."""
-    if torch.is_tensor(scores) and scores.dtype == torch.bfloat16: scores = scores.float()   # not NumPy's
     scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
     if scores.shape != labels.shape:
         raise ValueError(f'Scores are {[*scores.shape]}, labels {[*labels.shape]}; expected equal shapes.')
@@ -32,17 +31,10 @@ def arrays(scores, # float, any shape, NumPy array or torch tensor on any device
 # %% ../nbs/04_metrics.ipynb #39efc74e
 def good_above(scores: np.ndarray, # float, any shape
     labels: np.ndarray, # bool, the same shape, True = anomalous
-    max_fpr: float=1., # shares above this one need not be exact
 ) -> tuple: # (low, high), float64 [K] each: share of good items above, and at or above, each anomalous one
     "How many good items stand above each anomalous one: one sort, and two searches for each."
-    good, items = scores[~labels], scores[labels]   # copies, [n] and [K]
-    n = len(good)
-    lowest = n - 1 - int(max_fpr * n)               # the place of the lowest good item that counts
-    if lowest > 0:
-        good.partition(lowest)
-        good = good[good >= good[lowest]]
-    good.sort()
-    return tuple((len(good) - np.searchsorted(good, items, side)) / n for side in ('right', 'left'))
+    good, items = np.sort(scores[~labels]), scores[labels]      # [n] and [K]
+    return tuple(1 - np.searchsorted(good, items, side) / len(good) for side in ('right', 'left'))
 
 # %% ../nbs/04_metrics.ipynb #01493e58
 def image_auroc(scores, # float [M], one anomaly score for each image, higher = more anomalous
@@ -56,9 +48,12 @@ def image_auroc(scores, # float [M], one anomaly score for each image, higher = 
 TOUCH = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # [3, 3, 3]: within one image only
 
 def region_of(masks: np.ndarray, # bool [M, H, W], True = defective
+    regions=None, # int [M, H, W], the regions of each image, numbered; None: the connected parts
 ) -> np.ndarray: # int [K], for each defective pixel the number of its region
     "Which region each defective pixel belongs to, counted through all images, in the order of `maps[masks]`."
-    return ndimage.label(masks, structure=TOUCH)[0][masks] - 1
+    if regions is None: return ndimage.label(masks, structure=TOUCH)[0][masks] - 1
+    number = np.asarray(regions)[masks].astype(int)         # [K], counted anew in each image
+    return np.unique(masks.nonzero()[0] * (number.max() + 1) + number, return_inverse=True)[1]
 
 # %% ../nbs/04_metrics.ipynb #6f8bd022
 def strip_area(low: np.ndarray, # float64 [K], false-positive rate at which the strip begins to rise
@@ -66,21 +61,20 @@ def strip_area(low: np.ndarray, # float64 [K], false-positive rate at which the 
     limit: float, # where the area ends
 ) -> np.ndarray: # float64 [K], 0 to 1
     "The area of a strip of height 1 up to `limit`, divided by `limit`."
-    whole = limit - (low + high) / 2
     width = np.clip(limit - low, 0, None)                   # of the triangle that the limit leaves
     cut = width**2 / (2 * np.maximum(high - low, 1e-300))   # 1e-300: no division by 0
-    return np.where(high <= limit, whole, cut) / limit
+    return np.where(high <= limit, limit - (low + high) / 2, cut) / limit
 
 # %% ../nbs/04_metrics.ipynb #02672e60
 def per_region(maps: np.ndarray, # float [M, H, W]
     masks: np.ndarray, # bool [M, H, W], True = defective
     max_fpr: float=.3, # PRO's limit, above 0 and at most 1
-    whole: bool=True, # False: for PRO alone; the pixel AUROCs then mean nothing
+    regions=None, # see `region_of`
 ) -> tuple: # (area in pixels, pixel AUROC, PRO), [R] each
     "What each ground-truth region earns. Raises ValueError for another `max_fpr`."
     if not 0 < max_fpr <= 1: raise ValueError(f'max_fpr is {max_fpr}; expected above 0 and at most 1.')
-    low, high = good_above(maps, masks, 1. if whole else max_fpr)       # [K] each
-    region = region_of(masks)                                           # [K]
+    low, high = good_above(maps, masks)                                 # [K] each
+    region = region_of(masks, regions)                                  # [K]
     area = np.bincount(region)                                          # [R]
     auroc = np.bincount(region, 1 - (low + high) / 2) / area            # means over the pixels of each region
     earned = np.bincount(region, strip_area(low, high, max_fpr)) / area
@@ -91,41 +85,38 @@ def pixel_auroc(maps, # float [M, H, W], anomaly maps
     masks, # 0/1 or bool [M, H, W], True = defective
 ) -> float: # 0 to 1
     "Area under the ROC curve over all pixels of all images, exact, ties as one step. Raises as `arrays`."
-    area, auroc, _ = per_region(*arrays(maps, masks))
-    return float(np.average(auroc, weights=area))
+    return image_auroc(maps, masks)
 
 def pro(maps, # float [M, H, W], anomaly maps
     masks, # 0/1 or bool [M, H, W], True = defective
     max_fpr: float=.3, # integrate up to this false-positive rate, above 0 and at most 1
+    regions=None, # int [M, H, W], see `region_of`
 ) -> float: # 0 to 1
     """Area under the PRO curve up to `max_fpr`, divided by it, exact (Bergmann et al., IJCV 2021).
     Corners connect. Raises as `arrays` and `per_region`."""
-    return float(per_region(*arrays(maps, masks), max_fpr, whole=False)[2].mean())
+    return float(per_region(*arrays(maps, masks), max_fpr, regions)[2].mean())
 
 # %% ../nbs/04_metrics.ipynb #03831431
 def pro_curve(maps, # float [M, H, W], anomaly maps
     masks, # 0/1 or bool [M, H, W], True = defective
+    regions=None, # int [M, H, W], see `region_of`
 ) -> tuple: # (false-positive rate, mean region overlap), float64 [k] each, corners from (0, 0) to (1, 1)
     "The PRO curve, exact. Raises as `arrays`."
     maps, masks = arrays(maps, masks)
-    low, high = good_above(maps, masks)                                 # [K] each
-    region = region_of(masks)                                           # [K]
-    area = np.bincount(region)                                          # [R]
-    weight = 1 / area[region] / len(area)                               # [K], the sum is 1
-    _, one, step = np.unique(low + high, return_index=True, return_inverse=True)
-    after = np.cumsum(np.bincount(step, weight))                        # [steps], the height behind each rise
-    x = np.column_stack([low[one], high[one]]).ravel()                  # begin and end of each rise in turn
-    y = np.column_stack([np.r_[0, after[:-1]], after]).ravel()          # the heights there
-    return np.r_[0, x, 1], np.r_[0, y, 1]
+    region, weight = region_of(masks, regions), np.ones(masks.shape)
+    weight[masks] = 1 / np.bincount(region)[region]
+    x, y, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weight.ravel())
+    return x, y
 
 # %% ../nbs/04_metrics.ipynb #0441cd8f
 def evaluate(scores, # float [M], one anomaly score for each image
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks=None, # 0/1 or bool [M, H, W], True = defective; None if there are none
+    regions=None, # int [M, H, W], see `region_of`
 ) -> dict: # image_auroc, pixel_auroc, pro: floats, 0 to 1; the last two are None without masks
     "The three numbers that anomaly detection is reported in. Raises as `arrays`."
     image = image_auroc(scores, labels)
     if masks is None: return dict(image_auroc=image, pixel_auroc=None, pro=None)
-    area, auroc, pros = per_region(*arrays(maps, masks))
+    area, auroc, pros = per_region(*arrays(maps, masks), regions=regions)
     return dict(image_auroc=image, pixel_auroc=float(np.average(auroc, weights=area)), pro=float(pros.mean()))

@@ -4,7 +4,7 @@ Each answer is one sentence that names the file or the value and says what to do
 exception (ValueError if a row names no other), a command ends with the sentence and exit code 1; no file is left that
 was not there before, and none is changed.
 A row is (what is wrong, a function of the world `w`, words ...); an exception class among the words is expected."""
-import csv, hashlib, io, shutil, socket, struct, sys, tarfile, threading, zlib
+import copy, csv, hashlib, io, shutil, socket, struct, sys, tarfile, threading, zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,6 +104,10 @@ def text(path, words='hello'):
     path.write_text(words)
     return path
 
+def two_pages(path):
+    page = Image.new('RGB', (64, 64))
+    page.save(path, save_all=True, append_images=[page])
+
 # --- categories of the MVTec AD layout with one thing wrong: in the library, and in the command
 
 def change(act, d):
@@ -129,8 +133,9 @@ CATEGORIES = [
     ('defective test images only', lambda d, good, image, mask: shutil.rmtree(d/'test'/'good'), 'all anomalous',
      'some of both kinds'),
     ('a defect type without masks', lambda d, good, image, mask: shutil.rmtree(mask.parent),
-     "Defect type 'stain' has no masks", 'ground_truth/stain'),
-    ('one mask missing', lambda d, good, image, mask: mask.unlink(), 'stain/000.png has no mask', '000_mask.png'),
+     FileNotFoundError, 'stain/000.png has no mask', 'ground_truth/stain'),
+    ('one mask missing', lambda d, good, image, mask: mask.unlink(), FileNotFoundError, 'stain/000.png has no mask',
+     '000_mask.png'),
     ('a mask of another size', lambda d, good, image, mask: png(mask, (32, 64), 'L'), '000_mask.png is 32 x 64',
      'the size of its image'),
     ('a mask that is text', lambda d, good, image, mask: text(mask), '000_mask.png cannot be read as an image',
@@ -145,7 +150,12 @@ CATEGORIES = [
      'floating-point', '8 or 16 bit'),
     ('masks that mark nothing',
      lambda d, good, image, mask: [png(p, (64, 64), 'L') for p in (d/'ground_truth').rglob('*.png')],
-     'No mask of bad marks a pixel', 'white on black'),
+     'The masks of bad mark nothing', 'white on black'),
+    ('masks that mark all',
+     lambda d, good, image, mask: [png(p, (64, 64), 'L', 255) for p in (d/'ground_truth').rglob('*.png')],
+     'The masks of bad mark nearly everything', 'white on black', 'transparency'),
+    ('a scan of several pages', lambda d, good, image, mask: two_pages(good/'x.tif'), 'x.tif holds 2 pictures',
+     'a file of its own'),
     ('an animation', lambda d, good, image, mask: text(good/'a.gif'), 'a.gif', 'JPEG or PNG'),
     ('a photo of an iPhone', lambda d, good, image, mask: text(good/'IMG_1.HEIC'), 'IMG_1.HEIC', 'JPEG or PNG'),
 ]
@@ -231,12 +241,13 @@ LAYOUTS = [
      lambda w: visa(w, 'object,split,label,image,mask\ncandle,train,normal,a.png,\n'), 'holds 0 good training image(s)',
      'pcb'),
     ('VisA: a table with images that are not there', images_away, FileNotFoundError, 'no.png', 'check the path'),
-    ('BMAD: a mask missing', layout(*BMAD, 'test/Ungood/label/8.png'), '7.png has no mask', 'label/7.png'),
+    ('BMAD: a mask missing', layout(*BMAD, 'test/Ungood/label/8.png'), FileNotFoundError, '7.png has no mask', 'label/7.png'),
     ('BMAD: no healthy slice', layout(*BMAD[2:]), 'holds 0 good training image(s)'),
-    ('3D-AD: masks missing', layout(*AD3), "Defect type 'hole' has no masks", 'hole/gt'),
-    ('3D-AD: a mask missing', layout(*AD3, 'test/hole/gt/8.png'), '7.png has no mask', 'gt/7.png'),
-    ('AD 2: masks missing', layout(*AD2), "Defect type 'bad' has no masks", 'ground_truth/bad'),
-    ('AD 2: a mask missing', layout(*AD2, 'test_public/ground_truth/bad/7.png'), '7.png has no mask', '7_mask.png'),
+    ('3D-AD: masks missing', layout(*AD3), FileNotFoundError, 'has no mask', 'hole/gt'),
+    ('3D-AD: a mask missing', layout(*AD3, 'test/hole/gt/8.png'), FileNotFoundError, '7.png has no mask', 'gt/7.png'),
+    ('AD 2: masks missing', layout(*AD2), FileNotFoundError, 'has no mask', 'ground_truth/bad'),
+    ('AD 2: a mask missing', layout(*AD2, 'test_public/ground_truth/bad/7.png'), FileNotFoundError, '7.png has no mask',
+     '7_mask.png'),
     ('volumes that are not cut yet', lambda w: (text(w.here/'d/p/p_flair.nii.gz'), lambda: checked(w.here/'d'))[1],
      'holds volumes', 'slice_brats'),
 ]
@@ -349,7 +360,7 @@ IMAGES = [
     ('floating-point pixels', image(lambda p: png(p, mode='F'), 'a.tif'), 'a.tif', 'floating-point', 'save it as'),
     ('a bomb', image(bomb), 'a.png has more than', 'make it smaller'),
     ('a bomb as a mask', pair(bomb, png), 'm.png has more than'),
-    ('no such mask', pair(None, png), FileNotFoundError, 'm.png', 'check the path'),
+    ('no such mask', pair(None, png), FileNotFoundError, 'm.png', 'a.png has no mask'),
     ('a mask of another size', pair(png, oblong), 'm.png is 40 x 40', '40 x 41'),
     ('a mask of no image', pair(png, None), FileNotFoundError, 'a.png', 'check the path'),
     ('a broken image among sound ones', among_sound_ones, 'b.png cannot be read'),
@@ -437,20 +448,25 @@ blank = lambda n=2, side=32, kind=torch.uint8: torch.zeros(n, 3, side, side, dty
 fresh = lambda: Detector(None, 'cpu')
 def missing_weights(w):
     w.patch.setenv('TORCH_HOME', str(w.here))
-    w.patch.setattr('stpm_nb.tool.gate._reachable', lambda url: False)
+    w.patch.setattr('stpm_nb.tool.gate._unreachable', lambda url: 'HTTP Error 403: Forbidden')
 
 def broken_weights(w):
     missing_weights(w)
     text(w.here/'hub'/'checkpoints'/'resnet18-f37072fd.pth')
     return lambda: make_teacher()
 
+def thresholded(w, value):
+    other = copy.copy(w.detector)
+    other.threshold = value
+    other.save(w.here/'m.pt')
+
 DETECTOR = [
     ('predict before fit', lambda w: lambda: fresh().predict(blank()), 'has not learned anything yet', 'call fit'),
-    ('save before fit', lambda w: lambda: fresh().save(w.here/'m.pt'), 'has not learned anything yet', 'call fit'),
+    ('save before fit', lambda w: lambda: fresh().save(w.here/'m.pt'), 'The threshold is None', 'call fit'),
+    ('save a threshold of nan', lambda w: lambda: thresholded(w, float('nan')), 'The threshold is nan'),
+    ('save a threshold of 0', lambda w: lambda: thresholded(w, 0), 'The threshold is 0'),
     ('export before fit', lambda w: lambda: export(fresh(), w.here/'m.pt2'), 'has not learned anything yet'),
     ('predict images of another side', lambda w: lambda: w.detector.predict(blank(2, 64)), '[2, 3, 64, 64]',
-     '[M, 3, 32, 32]'),
-    ('predict one image without its batch', lambda w: lambda: w.detector.predict(blank()[0]), '[3, 32, 32]',
      '[M, 3, 32, 32]'),
     ('predict with channels last', lambda w: lambda: w.detector.predict(blank().permute(0, 2, 3, 1)), '[2, 32, 32, 3]',
      '[M, 3, 32, 32]'),
@@ -484,7 +500,7 @@ DETECTOR = [
     ('a backbone without ImageNet weights', lambda w: lambda: check_weights('fcn_resnet50'), "'fcn_resnet50'",
      'ImageNet'),
     ('no weights', lambda w: (missing_weights(w), lambda: check_weights())[1], FileNotFoundError,
-     'resnet18-f37072fd.pth', '{here}/hub/checkpoints'),
+     'resnet18-f37072fd.pth', '{here}/hub/checkpoints', '403: Forbidden'),
     ('broken weights', broken_weights, FileNotFoundError, 'cannot be read', 'Delete it'),
     ('features that differ', lambda w: lambda: cosine_distance(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 2, 2)),
      '(1, 8, 4, 4)', 'equal shapes'),

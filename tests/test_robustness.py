@@ -22,6 +22,7 @@ from stpm_nb.data import read_image, read_mask
 from stpm_nb.detector import FORMAT, VERSION, Detector
 from stpm_nb.features import make_student, make_teacher
 from stpm_nb.tool import trust
+from stpm_nb.tool.readers import load_category
 from stpm_nb.tool.gate import MAX_PIXELS, MIN_SIDE, check_checkpoint, check_file, check_mask, check_model
 
 FUZZ = int(os.environ.get('STPM_FUZZ', 200))
@@ -209,7 +210,7 @@ def test_the_faintest_mark_of_a_mask_counts(tmp_path, suffix, mode, value):
     im.paste(value, (4, 0, 8, 16))
     im.save(tmp_path/f'm.{suffix}', **(dict(lossless=True) if suffix == 'webp' else {}))
     found = read_mask(tmp_path/f'm.{suffix}', 16)
-    assert found[:, 4:8].all() and found.sum() == 64
+    assert (found[:, 4:8] == 1).all() and found.sum() == 64
 
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp'])
 def test_a_mask_has_the_size_of_the_upright_image(tmp_path, suffix):
@@ -267,12 +268,25 @@ def test_the_film_behind_a_photo_does_no_harm(tmp_path):
     (tmp_path/'motion.jpg').write_bytes((tmp_path/'plain.jpg').read_bytes() + film)
     assert torch.equal(seen(tmp_path/'plain.jpg', 32), seen(tmp_path/'motion.jpg', 32))
 
-def test_twelve_bits_in_sixteen_are_refused(tmp_path):
-    ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32)
-    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path/'camera.png')
-    Image.fromarray((ramp * 16).astype(np.uint16)).save(tmp_path/'scaled.png')
-    sentence(quiet(seen, tmp_path/'camera.png'), 'camera.png', '4095', 'scale it')
-    assert seen(tmp_path/'scaled.png', 32).max() > 250
+def test_the_white_of_a_camera_is_that_of_its_training_images(tmp_path):
+    "Twelve bits in sixteen, and a later photo that is dark; twelve bits of colour are refused."
+    ramp, good = np.linspace(0, 4095, 32 * 32).reshape(32, 32), tmp_path/'good'
+    good.mkdir()
+    for k in range(3): Image.fromarray(ramp.astype(np.uint16)).save(good/f'{k}.png')
+    data = load_category(tmp_path, 32)
+    assert data.white == 4095 and data.train.max() > 250
+    detector = Detector(None, 'cpu').fit(data, 1, progress=False)
+    Image.fromarray((ramp / 8).astype(np.uint16)).save(tmp_path/'dark.png')
+    assert detector.predict(tmp_path/'dark.png')[0] == detector.predict(read_image(tmp_path/'dark.png', 32, 4095))[0]
+    for k in range(3): (good/f'{k}.png').write_bytes(deep_colours(2000))
+    sentence(quiet(load_category, tmp_path, 32), '16-bit colours', '65535')
+
+def deep_colours(value, side=32):
+    "A PNG of three colours of 16 bits each, which PIL cannot write."
+    rows = (b'\0' + struct.pack('>H', value) * 3 * side) * side
+    def part(name, body): return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+    head = part(b'IHDR', struct.pack('>IIBBBBB', side, side, 16, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + head + part(b'IDAT', zlib.compress(rows)) + part(b'IEND', b'')
 
 def test_images_at_the_limit_are_legal(tmp_path):
     "In a process of its own, which gives half a gigabyte back."
@@ -282,7 +296,7 @@ def test_images_at_the_limit_are_legal(tmp_path):
              'for p in sys.argv[1:]: print(check_file(p), read_image(p, 32).unique().tolist())']
     (tmp_path/'script.py').write_text('\n'.join(lines))
     done = run(tmp_path/'script.py', tmp_path/'large.png', tmp_path/'long.png')
-    assert done == (0, 'None [255]\nNone [100]\n', ''), done
+    assert done == (0, '(1.0, 0, False) [255]\n(400.0, 0, False) [100]\n', ''), done
 
 def test_no_other_kind_of_file_hides_behind_a_suffix(tmp_path):
     "A PostScript file is a program that PIL would hand to Ghostscript."
@@ -500,18 +514,16 @@ def claims(b, rng):
         b[where+field:where+field+4] = struct.pack('<I', number)
     return bytes(b)
 
-HUGE = Call(bytearray, 2**33)      # PyTorch's reader allows it
-
 def payloads(folder):
     "Pickles that do harm when they are read without care."
     hacked = str(folder/'hacked')
     return [Call(os.mkdir, hacked), Call(os.system, f'touch {hacked}'), Call(exec, f'open({hacked!r}, "w")'),
-            Call(open, hacked, 'w'), Call(subprocess.call, ['touch', hacked]), Call(torch.save, {}, hacked), HUGE,
+            Call(open, hacked, 'w'), Call(subprocess.call, ['touch', hacked]), Call(torch.save, {}, hacked),
             Call(torch.Tensor, 2**31), Call(torch.zeros, 2**31), Call(pickle.loads, b'.')]
 
 def model_state():
     teacher, student = make_teacher(None), make_student()
-    known = dict(teacher='untrained', size=32, epochs=1, seed=0, category='x')
+    known = dict(teacher='untrained', backbone='resnet18', size=[32, 32], white=65535, epochs=1, seed=0, category='x')
     return dict(format=FORMAT, version=VERSION, settings=known, threshold=.5, good_scores=[.4, .5],
                 history=[dict(epoch=1, loss=1., val=1., seconds=1.)],
                 teacher=teacher.state_dict(), student=student.state_dict())
@@ -559,8 +571,7 @@ def strike_model(rng, folder, base):
             return dict(run['best'].state_dict())
         detector = Detector.load(path, 'cpu')
         assert 0 < detector.threshold < float('inf')
-        side = detector.settings['size']
-        scores = detector.predict(torch.zeros(1, 3, side, side, dtype=torch.uint8))[0]
+        scores = detector.predict(torch.zeros(1, 3, *detector.settings['size'], dtype=torch.uint8))[0]
         assert scores.isfinite().all() or traceless
         return dict(detector.teacher.state_dict())
     def check(found):
@@ -574,7 +585,7 @@ def strike_model(rng, folder, base):
 def small_state():
     "A model file's content, with one stage of the network: a twentieth of the bytes."
     nets = dict(backbone='resnet18:layer1')
-    return model_state() | dict(settings=dict(size=32, **nets), teacher=make_teacher(None, **nets).state_dict(),
+    return model_state() | dict(settings=dict(size=[32, 32], white=65535, **nets), teacher=make_teacher(None, **nets).state_dict(),
                                 student=make_student(**nets).state_dict())
 
 def tensor_changed(net, change, key='layer1.0.bn1.weight'):
@@ -594,7 +605,7 @@ def student(change): return lambda s: s | dict(student=change(s['student']))
 NAN, INF = float('nan'), float('inf')
 BACKBONES = 'resnet18', 'regnet_y_128gf', 'none', '', 3, 'resnet18:layer9'
 WRONG = {f'no {k}': without(k) for k in 'format version settings threshold history teacher student'.split()}
-WRONG |= {f'size {v!r}': setting(size=v) for v in (0, -5, 10**9, 'x', None, 32., True, [32])}
+WRONG |= {f'size {v!r}': setting(size=v) for v in (0, -5, 10**9, 'x', None, [32.5, 32], [32], [32, 10**9])}
 WRONG |= {f'threshold {v!r}': other(threshold=v) for v in (0, -1., NAN, INF, 'x', None, [1.])}
 WRONG |= {f'backbone {v!r}': setting(backbone=v) for v in BACKBONES}
 WRONG |= {f'{v} in {net}': tensor_changed(net, at_first(v)) for net in ('teacher', 'student') for v in (NAN, INF)}

@@ -7,21 +7,18 @@ __all__ = ['FORMATS', 'OTHERS', 'MIN_SIDE', 'MAX_PIXELS', 'check_options', 'chec
            'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model', 'check_checkpoint']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
-import threading, urllib.request as web, warnings, zipfile
-from contextlib import contextmanager, suppress
+import urllib.request, warnings
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
+import numpy as np, torch
 from PIL import Image
 from torchvision import models
 
-from ..data import Category, upright
+from ..data import Category, image_files, upright
 from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..train import read_state
-
-warnings.filterwarnings('ignore', module=r'PIL\.')   # PIL's remarks on odd file headers
 
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):
@@ -36,13 +33,17 @@ def _trying(sentence):
 
 # %% ../../nbs/tool/00d_gate.ipynb #606c1974
 def check_options(epochs: int=None, # passes over the training images, if given
-    size: int=256, # side of the square images, in pixels
+    size='256', # of the images in pixels: the side of a square, or rows x columns, as '192x256'
     seeds: int=None, # how many seeds, if given
-    rate: float=None): # the share of false alarms that is accepted, if given
+    rate: float=None, # the share of false alarms that is accepted, if given
+) -> int|list: # the size as a number, or [rows, columns]
     "Raises ValueError if an option of a command is a number that cannot be meant."
     for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n>0, f'--{k} is {n}; expected at least 1.')
     _need(rate is None or 0 < rate < 1, f'--false-alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
-    _need(32 <= size <= 4096 and size % 16 == 0, f'--size is {size}; expected a multiple of 16 from 32 to 4096.')
+    with _trying(f'--size is {size}; expected multiples of 16 from 32 to 4096, as 256 or 192x256 (rows x columns).'):
+        sides = [int(side) for side in str(size).split('x')]
+        _need(len(sides) < 3 and all(32 <= side <= 4096 and side % 16 == 0 for side in sides), '')
+    return sides if len(sides) == 2 else sides[0]
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
@@ -60,48 +61,72 @@ def _header(path):
     _need(Path(path).is_file(), f'There is no file {path}; check the path.', FileNotFoundError)
     _need(not str(path).lower().endswith(OTHERS), f'{path} is in a format that cannot be read; save it as JPEG or PNG.')
     try:
-        with Image.open(path, formats=FORMATS) as im:
+        with warnings.catch_warnings(action='ignore'), Image.open(path, formats=FORMATS) as im:
             if im.width * im.height > MAX_PIXELS: raise Image.DecompressionBombError
+            pages = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)      # MPO: a phone's JPEG, and previews
             turned = Image.Image.getexif(im).get(0x0112) in (5, 6, 7, 8)     # PNG's own getexif decodes the image
-            top = np.asarray(im).max() if im.mode.startswith('I') else 0
-            return upright(path).size if turned else im.size, im.mode, top
+            grey, colour = im.mode.startswith('I'), ';16' in str(im.tile)    # of 16-bit colours PIL keeps the upper 8
+            top = int(np.asarray(im).max()) * (1 if grey else 257) if grey or colour else 0
+            if pages == 1: return upright(path).size if turned else im.size, im.mode, top
+            why = f'holds {pages} pictures; save each as a file of its own,'
     except Image.DecompressionBombError: why = f'has more than {MAX_PIXELS:,} pixels; make it smaller'
     except Exception as e: why = f'cannot be read as an image ({type(e).__name__}); replace'
     raise ValueError(f'{path} {why} or remove it.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #a0f7e243
-def check_file(path: str|Path): # an image file
+def check_file(path: str|Path) -> tuple: # an image file; (width / height, brightest value of 16 bits or 0, grey or not)
     "Raises FileNotFoundError or ValueError if a file is not there or no image that can be scored."
     (w, h), mode, top = _header(path)
     _need(min(w, h) >= MIN_SIDE, f'{path} is {w} x {h} pixels; expected at least {MIN_SIDE} a side: remove it.')
     _need(mode != 'F', f'{path} holds floating-point pixels of unknown range; save it as 8 or 16 bit.')
-    _need(not 0 < top < 2**12, f'{path} is nearly black: {top} is its brightest value of 16 bits; scale it to 65535.')
+    return w / h, top, mode.startswith('I')
 
-def check_mask(path: str|Path, # a ground-truth mask
+def check_mask(path: str|Path, # a ground-truth mask, or a folder with several of one image
     image: str|Path): # the image it belongs to
     "Raises FileNotFoundError or ValueError if a mask cannot be read or has not the size of its image, both upright."
-    mine, its = ('{} x {}'.format(*_header(p)[0]) for p in (path, image))
-    _need(mine == its, f'{path} is {mine}, its image {image} is {its}; a mask needs the size of its image.')
+    _need(Path(path).exists(), f'{image} has no mask; expected {path}.', FileNotFoundError)
+    its = '{} x {}'.format(*_header(image)[0])
+    for one in image_files(Path(path)) if Path(path).is_dir() else [path]:
+        mine = '{} x {}'.format(*_header(one)[0])
+        _need(mine == its, f'{one} is {mine}, its image {image} is {its}; a mask needs the size of its image.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #49fb4ccd
 def check_samples(samples: list, # of `Sample`
-    folder: str|Path): # where they come from, for the sentence
+    folder: str|Path, # where they come from, for the sentence
+) -> dict: # white (see `read_image`) and ratio (width / height, the median), of the training images
     "Raises ValueError or FileNotFoundError if samples cannot be trained and tested on, or a file cannot be read."
-    used = [s for s in samples if s.split in ('train', 'test')]
-    n = sum(s.split == 'train' for s in used)
-    kinds = {'anomalous' if s.label else 'good' for s in used if s.split == 'test'}
-    _need(n > 1, f'{folder} holds {n} good training image(s); expected at least 2: one to train on, one to validate.')
+    learn, test = ([s for s in samples if s.split == split] for split in ('train', 'test'))
+    kinds = {'anomalous' if s.label else 'good' for s in test}
+    _need(len(learn) > 1, f'{folder} holds {len(learn)} good training image(s); expected at least 2, one to validate.')
     _need(len(kinds) != 1, f'The test images of {folder} are all {"".join(kinds)}; expected some of both kinds.')
-    for s in used: check_file(s.path)
-    for s in [s for s in used if s.mask]:
-        _need(s.mask.parent.is_dir(), f"Defect type '{s.defect_type}' has no masks; expected a folder {s.mask.parent}.")
-        _need(s.mask.is_file(), f'{s.path} has no mask; expected {s.mask}.')
-        check_mask(s.mask, s.path)
+    ratios, tops, greys = zip(*[check_file(s.path) for s in learn])
+    for s in test:
+        check_file(s.path)
+        if s.mask: check_mask(s.mask, s.path)
+    grey, colour = (max(top for top, grey in zip([0, *tops], [kind, *greys]) if grey == kind) for kind in (True, False))
+    _need(not 0 < colour < 2**14, f'{folder}: 16-bit colours, none above {colour}; scale them to 65535 or save 8 bits.')
+    white = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if grey < 2**bits) if grey else 65535
+    return dict(white=white, ratio=float(np.median(ratios)))
 
 # %% ../../nbs/tool/00d_gate.ipynb #1c6db045
 def check_category(data: Category): # what `read_category` gives
-    "Raises ValueError if a category has masks and they mark nothing."
-    _need(data.masks is None or data.masks.any(), f'No mask of {data.name} marks a pixel; make defects white on black.')
+    "Raises ValueError if masks mark nothing or nearly everything. Prints what a user should know of the files."
+    (H, W), ratio, name = data.train.shape[2:], data.ratio, data.name
+    if data.white < 65535: print(f'{name}: in 16-bit files {data.white} is white; no training image is brighter.')
+    if not .95 < ratio * H / W < 1.05: print(f'{name}: photos {ratio:.2f} times as wide as high are squeezed to {H} x {W}; '
+                                             f'size {H}x{max(2, round(H * ratio / 16)) * 16} keeps their ratio.')
+    if data.masks is None: return
+    masks = {s.mask: numbers for s, numbers in zip(data.samples, data.regions) if s.mask}
+    share = {path: float((n > 0).float().mean()) for path, n in masks.items()}
+    marking = [x for x in share.values() if x]
+    _need(marking and np.mean(marking) < .8, f'The masks of {name} mark {"nearly everything" if marking else "nothing"}, '
+          f'as {next(iter(masks))}; make defects white on black, without transparency.')
+    odd = [str(path) for path, x in share.items() if not 0 < x < .9]
+    if odd: print(f'{name}: {len(odd)} mask(s) mark nothing or nearly everything: {", ".join(odd[:3])}.')
+    lost = sum(int(n.max()) - len(n[n > 0].unique()) for n in masks.values())
+    if lost: print(f'{name}: {lost} region(s) lie below others at {H} x {W} and do not count; take a larger size.')
+    soft = {s.defect_type: s.mask for s in data.samples if s.mask and s.mask.is_file()}.values()     # one of each
+    if any(len(np.unique(upright(p))) > 16 for p in soft): print(f'{name}: masks of many grey levels; above half counts.')
 
 # %% ../../nbs/tool/00d_gate.ipynb #4586e036
 def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,stage,stage'
@@ -115,42 +140,32 @@ def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,
         for _, _, h, w in (f.shape for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta'))): _need(h == w, '')
 
 # %% ../../nbs/tool/00d_gate.ipynb #9edb4f5d
-def _reachable(url, seconds=8):
-    "True if a server answers in time. A thread, because looking up a host name knows no time limit."
-    answers = []
-    def ask():
-        with suppress(OSError): answers.append(web.urlopen(web.Request(url, method='HEAD'), timeout=seconds).close())
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)
+def _unreachable(url, seconds=8):
+    "Why a server does not answer, or None if it does."
+    try: urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=seconds).close()
+    except OSError as e: return str(e)
 
 def check_weights(backbone: str='resnet18'): # see `check_backbone`
     "Raises FileNotFoundError if ImageNet weights are neither here nor to be had, ValueError if the model has none."
     with _trying(f"torchvision has ImageNet weights for resnet18, but none for '{backbone}'."):
         url, file = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url, weights_file(backbone)
-    _need(file.exists() or _reachable(url), 'The ImageNet weights are not on this machine and cannot be downloaded. '
+    why = None if file.exists() else _unreachable(url)
+    _need(not why, f'The ImageNet weights are not on this machine and cannot be downloaded ({why}). '
           f'Put the file {file.name} from {url} into {file.parent}.', FileNotFoundError)
-
-# %% ../../nbs/tool/00d_gate.ipynb #a4b10004
-def _content(path):
-    "What a model file or a checkpoint holds. Raises an error for a `bytearray`, and as `read_state`."
-    with zipfile.ZipFile(path) as z: pickles = [z.read(name) for name in z.namelist() if name.endswith('.pkl')]
-    _need(not any(b'\nbytearray\n' in p for p in pickles), 'a small file that takes any amount of memory')
-    return read_state(path)
 
 # %% ../../nbs/tool/00d_gate.ipynb #d338a8b1
 def check_model(path: str|Path): # a file that `Detector.save` wrote
     "Raises FileNotFoundError if there is no model file, ValueError if it is of another kind or version, or damaged."
     _need(Path(path).is_file(), f'There is no model file {path}; check the path.', FileNotFoundError)
     with _trying(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.'):
-        state = _content(path)
+        state = read_state(path)
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, size, history = state['settings'], state['settings']['size'], state['history']
-        _need((type(size), type(history)) == (int, list) and 16 <= size <= 4096 and 0 < state['threshold'] < np.inf, '')
-        with torch.device('meta'): net = make_student(backbone=settings.get('backbone', 'resnet18'))
+        settings, (H, W), scores = state['settings'], state['settings']['size'], state['good_scores']
+        _need(isinstance(state['history'], list) and 16 <= H <= 4096 and 16 <= W <= 4096 and settings['white'] > 0, '')
+        _need(0 < state['threshold'] < np.inf and sorted(scores) == scores and 0 <= scores[0] <= scores[-1] < np.inf, '')
+        with torch.device('meta'): net = make_student(backbone=settings['backbone'])
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)
             for k, v in weights.items(): _need(v.isfinite().all() and (v.min() >= 0 or 'running_var' not in k), k)
@@ -160,7 +175,7 @@ def check_checkpoint(path: str|Path, # that `train_student` wrote
     settings: dict): # of the run that wants to continue, as far as it knows them; None fits any
     "Raises ValueError if a file is no checkpoint, is damaged, or is of a run with other settings."
     with _trying(f'{path} is not a checkpoint of this program; delete it to start anew.'):
-        state = _content(path)
+        state = read_state(path)
         there, *_ = [state[part] for part in 'settings student best optimiser schedule history'.split()]
         differ = '; '.join(f'{k} {there[k]} there, {v} here' for k, v in settings.items() if v not in (None, there[k]))
     _need(not differ, f'{path} is a checkpoint of another run ({differ}); delete it or choose another folder.')

@@ -7,8 +7,9 @@ __all__ = ['average_precision', 'best_f1', 'stratified', 'per_patient', 'bootstr
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e103
 import numpy as np
+from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, precision_recall_curve
-from ..metrics import arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
+from ..metrics import TOUCH, arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e108
 def average_precision(scores, # float [M], anomaly scores
@@ -28,10 +29,11 @@ def best_f1(scores, # float [M], anomaly scores
     return float(f1.max())
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
-def _result(scores, maps, labels, masks):
-    "Scores, labels, maps and masks as NumPy arrays; no masks become masks without a defective pixel."
+def _result(scores, maps, labels, masks, regions):
+    "Scores, labels, maps, masks and regions as NumPy arrays; no masks become masks without a defective pixel."
     empty = np.zeros((len(scores), 1, 1), bool)
-    return *arrays(scores, labels), *((empty, empty) if masks is None else arrays(maps, masks))
+    maps, masks = (empty, empty) if masks is None else arrays(maps, masks)
+    return *arrays(scores, labels), maps, masks, label(masks, TOUCH)[0] if regions is None else np.asarray(regions)
 
 def _mean(values, weights=None):
     "The mean, or None if there is nothing to average."
@@ -48,21 +50,22 @@ def stratified(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
-    types) -> list: # M strings, the defect type of each image
+    types, # M strings, the defect type of each image
+    regions=None) -> list: # int [M, H, W], see `region_of`
     "Dicts of the metrics by defect type and by region size (thirds of the regions; no image_auroc). None is no masks."
-    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
     types = np.asarray(types)
-    regions = np.array(per_region(maps, masks))                         # float64 [3, R]
-    _, one = np.unique(region_of(masks), return_index=True)             # [R], a pixel of each region
+    earned = np.array(per_region(maps, masks, regions=regions))         # float64 [3, R]
+    _, one = np.unique(region_of(masks, regions), return_index=True)             # [R], a pixel of each region
     whose = types[masks.nonzero()[0][one]]                              # [R], the type of its image
     rows = []
     for kind in sorted(set(types[labels])):
         asked = ~labels | (types == kind)                               # this type and all good images
-        rows.append(_row(kind, *regions[:, whose == kind], image_auroc(scores[asked], labels[asked])))
+        rows.append(_row(kind, *earned[:, whose == kind], image_auroc(scores[asked], labels[asked])))
     if len(whose):
-        third = np.searchsorted(np.quantile(regions[0], [1/3, 2/3]), regions[0])
+        third = np.searchsorted(np.quantile(earned[0], [1/3, 2/3]), earned[0])
         sizes = enumerate(['small', 'medium', 'large'])
-        rows += [_row(size, *regions[:, third == k]) for k, size in sizes if k in third]
+        rows += [_row(size, *earned[:, third == k]) for k, size in sizes if k in third]
     return rows
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e121
@@ -74,7 +77,7 @@ def per_patient(scores, # float [M], anomaly scores of slices
 ) -> dict: # patients (their number), image_auroc, pixel_auroc, pro, highest_image_auroc; None where undefined
     '''The metrics within each patient, averaged over the patients that have what the metric needs.
     `highest_image_auroc` compares whole patients by their highest slice: anomalous if any slice is.'''
-    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    scores, labels, maps, masks, _ = _result(scores, maps, labels, masks, None)
     patients = np.asarray(patients)
     whose = [patients == patient for patient in sorted(set(patients))]
     found = dict(patients=len(whose))
@@ -87,15 +90,15 @@ def per_patient(scores, # float [M], anomaly scores of slices
     return found
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e126
-def _counts(maps, masks):
+def _counts(maps, masks, regions):
     "Good pixels, defective pixels and overlap of each image from each threshold to the next, high to low: [3, M, T]."
     counts = []
     good, found = np.sort(maps[~masks]), np.sort(maps[masks])
     good = good[-np.geomspace(1, len(good), 1000).astype(int)]        # dense where few are above
     found = found[np.linspace(0, len(found) - 1, 1000).astype(int)]
     steps = np.unique(np.r_[-np.inf, good, found, np.inf])
-    for heat, mask in zip(maps, masks):
-        region = region_of(mask[None])
+    for heat, mask, numbers in zip(maps, masks, regions):
+        region = np.unique(numbers[mask], return_inverse=True)[1]
         weight = 1 / np.bincount(region)[region]                        # a region's pixels weigh 1 together
         kinds = (heat[~mask], None), (heat[mask], None), (heat[mask], weight)
         counts.append([np.histogram(v, steps, weights=w)[0] for v, w in kinds])
@@ -113,9 +116,10 @@ def bootstrap(scores, # float [M], anomaly scores
     maps, # float [M, H, W], anomaly maps
     labels, # 0/1 or bool [M], 1 anomalous
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
-    n: int=1000) -> dict: # draws
+    n: int=1000, # draws
+    regions=None) -> dict: # int [M, H, W], see `region_of`
     "95 % percentile intervals {metric: (low, high)} over drawn test sets; good and anomalous are drawn separately."
-    scores, labels, maps, masks = _result(scores, maps, labels, masks)
+    scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
     rng, found = np.random.default_rng(0), {}        # the same draws each time
     draws = np.zeros((n, len(scores)), int)
     for own in labels, ~labels:
@@ -125,7 +129,7 @@ def bootstrap(scores, # float [M], anomaly scores
     for metric in image_auroc, average_precision, best_f1:
         found[metric.__name__] = [metric(scores[pick], labels[pick]) for pick in picks]
     if masks.any():
-        sums = draws @ _counts(maps, masks)         # [3, n, T]
+        sums = draws @ _counts(maps, masks, regions)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
     return {name: tuple(np.quantile(v, [.5 - .475, .5 + .475]).tolist()) for name, v in found.items()}

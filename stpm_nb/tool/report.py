@@ -6,9 +6,11 @@
 __all__ = ['report', 'print_table', 'save_heatmap', 'save_figure', 'checked_detector', 'detector_or_untrained']
 
 # %% ../../nbs/tool/05c_report.ipynb #e4285c5e
-import torch, warnings, numpy as np
+import warnings
 from pathlib import Path
 
+import numpy as np
+import torch
 from matplotlib import colormaps, pyplot as plt
 from PIL import Image
 
@@ -75,12 +77,13 @@ def save_heatmap(image: torch.Tensor, # uint8 [3, S, S]
     mask: torch.Tensor=None, # bool [S, S], for a third part
     ratio: float=1.): # width / height of the photo
     "Write photo, heat (0 to 2) and mask side by side as one PNG; the longer side of each has S pixels."
-    flat = dict(inferno=heat / 2) if mask is None else dict(inferno=heat / 2, gray=mask.float())
-    parts = [colormaps[name](x.numpy(), bytes=True)[..., :3] for name, x in flat.items()]
+    heats = heat if mask is None else torch.cat([heat, 2 * mask], 1)
+    colours = colormaps['inferno'](heats.numpy() / 2, bytes=True)[..., :3]
+    sheet = Image.fromarray(np.hstack([image.permute(1, 2, 0), colours]))
     w, h = (max(1, round(len(heat) * min(1, r))) for r in (ratio, 1 / ratio))
-    sheet = Image.fromarray(np.hstack([image.permute(1, 2, 0), *parts])).resize((w * (len(parts) + 1), h))
-    path.parent.mkdir(parents=True, exist_ok=True)
     end = f'_{heat.max():.2f}_{"anomalous" if heat.max() > 1 else "good"}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = sheet.resize((sheet.width // len(heat) * w, h))
     sheet.save(path.with_name(short(path.name.removesuffix('.png'), end)), compress_level=1)
 
 # %% ../../nbs/tool/05c_report.ipynb #f82e3853

@@ -721,7 +721,7 @@ PREDICT = [
     ('a negative threshold', predict(threshold=-1.), '--threshold is -1.0'),
     ('an infinite threshold', predict(threshold=float('inf')), '--threshold is inf'),
     ('a threshold of nan', predict(threshold=float('nan')), '--threshold is nan'),
-    ('two thresholds', predict(threshold=.3, false_alarms=.01), '--threshold is 0.3', 'no --false-alarms beside it'),
+    ('two thresholds', predict(threshold=.3, false_alarms=.01), '--threshold is 0.3', 'no --false_alarms beside it'),
     ('a photo of 7 x 7', predict(puts(lambda p: png(p, (7, 7)), 'p', 'a.png'), images='p'), '7 x 7 pixels',
      'at least 8'),
     ('a bomb', predict(puts(bomb, 'a.png'), images='a.png'), 'a.png has more than', 'make it smaller'),
@@ -862,7 +862,7 @@ def test_several_paths_keep_their_names_apart(w):
 
 def test_a_threshold_by_hand_and_no_heat_maps(w):
     for draw in (True, False):
-        stpm_predict(str(w.model), str(w.fabric/'test'), out='p', device='cpu', threshold=1e-9, no_heatmaps=not draw)
+        stpm_predict(str(w.model), str(w.fabric/'test'), out='p', device='cpu', threshold=1e-9, heatmaps=draw)
         assert (w.here/'p'/'heatmaps').exists() == draw                     # those of an earlier run are gone
     assert {(r['threshold'], r['anomalous']) for r in scores(w.here/'p').values()} == {('1e-09', '1')}
 

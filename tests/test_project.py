@@ -43,7 +43,8 @@ def test_every_command_explains_itself(command, tmp_path):
     code, out, err = run(command, '--help', cwd=tmp_path)
     assert code == 0 and out.startswith(f'usage: {command} ') and err == '' and not list(tmp_path.iterdir())
     for p in inspect.signature(getattr(importlib.import_module(module), function)).parameters.values():
-        name = p.name if p.default is p.empty else '--' + p.name.replace('_', '[-_]')   # as fastcore spells it
+        spelled = f'--{"no-" if p.default is True else ""}' + p.name.replace('_', '[-_]')      # as fastcore does
+        name = p.name if p.default is p.empty else spelled
         assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
 
 def test_help_waits_for_no_pytorch():

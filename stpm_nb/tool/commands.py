@@ -104,7 +104,7 @@ def _loaded(model, device, rate, threshold):
     from stpm_nb.tool import fast, gate
     gate.check_options(rate=rate)
     if threshold is not None and (rate or not 0 < threshold < math.inf): raise ValueError(
-        f'--threshold is {threshold}; expected a positive number, and no --false-alarms beside it.')
+        f'--threshold is {threshold}; expected a positive number, and no --false_alarms beside it.')
     gate.check_device(device)
     gate.check_model(model)
     found = detector.Detector.load(model, device, fast.make_scorer)
@@ -166,9 +166,9 @@ def stpm_predict(model: str, # a model.pt that stpm_train wrote
     out: str='predictions', # folder for scores.csv and heatmaps/
     false_alarms: float=None, # set the threshold anew: this share of good images may be called anomalous, as 0.01
     threshold: float=None, # set the threshold anew: scores above it are anomalous
-    no_heatmaps: bool=False, # write scores.csv alone
+    heatmaps: bool=True, # draw them; --no-heatmaps writes scores.csv alone
     device: str=None): # cuda, mps or cpu; the best there is if left out
     "Score photos of any size or mode with a trained model and draw their heat maps."
     with one_sentence('stpm_predict'):
         detector, names = _loaded(model, device, false_alarms, threshold), _named(images)
-        with own_folder(out) as to: _predict(detector, names, to, not no_heatmaps)
+        with own_folder(out) as to: _predict(detector, names, to, heatmaps)

@@ -10,7 +10,8 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 Done = namedtuple('Done', 'code out err')
 warm = multiprocessing.get_context('forkserver')
-warm.set_forkserver_preload(['torch', 'stpm_nb.tool.commands', 'stpm_nb.lab.categories', 'stpm_nb.lab.speed'])
+warm.set_forkserver_preload(['torch', 'stpm_nb.tool.commands', 'stpm_nb.tool.report', 'stpm_nb.lab.categories',
+                             'stpm_nb.lab.speed'])
 
 def few_draws():
     "Intervals come from twenty drawn test sets instead of a thousand, here and in the commands: nobody looks at them."

@@ -676,6 +676,8 @@ def demo(*change, **kw): return command(stpm_demo, change, kw)
 
 def puts(make, *path): return lambda w: make(w.here.joinpath(*path))
 
+def cup(path): return text(path, '{"folder": "/data/cup"}')
+
 def put_checkpoint(w):
     (w.here/'o').mkdir()
     shutil.copy(w.checkpoint, w.here/'o')
@@ -709,6 +711,8 @@ TRAIN = [
     ('a checkpoint that is text', train(puts(text, 'o', 'checkpoint.pt'), out='o'), 'checkpoint.pt is not a checkpoint',
      'delete it'),
     ('heatmaps that are a file', train(puts(text, 'o', 'heatmaps'), out='o'), 'heatmaps', 'folder'),
+    ('results of another folder', train(puts(cup, 'o', 'metrics.json'), out='o'),
+     'o holds results of /data/cup, not of {root}/fabric', '--out'),
 ]
 
 PREDICT = [
@@ -724,8 +728,16 @@ PREDICT = [
     ('a folder with hidden images', predict(puts(png, 'p', '._a.png'), images='p'), 'p holds no images'),
     ('a text file for an image', predict(puts(text, 'a.txt'), images='a.txt'), 'a.txt cannot be read as an image'),
     ('a photo of an iPhone', predict(puts(text, 'p', 'a.heic'), images='p'), 'a.heic', 'JPEG or PNG'),
-    ('a broken photo after sound ones', predict(puts(png, 'p', 'a.png'), puts(text, 'p', 'b.png'), images='p'),
-     'b.png cannot be read', 'replace or remove'),
+    ('no photo that can be read', predict(puts(text, 'p', 'a.png'), puts(half_a_jpeg, 'p', 'b.jpg'), images='p'),
+     'p/a.png cannot be read', 'replace or remove'),
+    ('one photo, broken behind a sound header', predict(puts(half_a_jpeg, 'b.jpg'), images='b.jpg'),
+     'b.jpg cannot be read'),
+    ('two paths that are not there', predict(images=['no.png', 'none']), 'no.png', 'check the path'),
+    ('a threshold of 0', predict(threshold=0.), '--threshold is 0.0', 'positive'),
+    ('a negative threshold', predict(threshold=-1.), '--threshold is -1.0'),
+    ('an infinite threshold', predict(threshold=float('inf')), '--threshold is inf'),
+    ('a threshold of nan', predict(threshold=float('nan')), '--threshold is nan'),
+    ('two thresholds', predict(threshold=.3, false_alarms=.01), '--threshold is 0.3', 'no --false_alarms beside it'),
     ('a photo of 7 x 7', predict(puts(lambda p: png(p, (7, 7)), 'p', 'a.png'), images='p'), '7 x 7 pixels',
      'at least 8'),
     ('a bomb', predict(puts(bomb, 'a.png'), images='a.png'), 'a.png has more than', 'make it smaller'),
@@ -811,7 +823,8 @@ def test_bad_use_in_the_shell(w, code, line, words):
 # --- and what looks like a bad input but is none
 
 # mathematics, no letters of the font, two lines, an option, bytes of no alphabet, a long one
-ODD = ('$10^{3$ a$^$b', '爱', 'a, "b"\nc', '-rf', 'bad\udcff', 'ä' * 100)
+ODD = ('$10^{3$ a$^$b', '爱', 'a, "b"\nc', '-rf', 'bad\udcff', 'ä' * 100, '=cmd()', '+1', '@a', '\ta', 'b' * 248,
+       'ä' * 124)
 
 def test_odd_names_are_names(w, recwarn):
     photos, bad = w.here/'photos', w.copy()
@@ -820,11 +833,81 @@ def test_odd_names_are_names(w, recwarn):
     for name in ODD: shutil.copy(w.fabric/'test'/'good'/'000.png', photos/f'{name}.png')
     stpm_predict(str(w.model), 'photos', out='p', device='cpu')
     rows = list(csv.reader((w.here/'p'/'scores.csv').read_text(errors='surrogateescape').splitlines(True)))
-    assert sorted(r[0] for r in rows[1:]) == sorted(f'{name}.png' for name in ODD)
+    safe = [f"'{name}" if name[0] in '-=+@\t' else name for name in ODD]          # a spreadsheet's formulas
+    assert sorted(r[0] for r in rows[1:]) == sorted(f'{name}.png' for name in safe)
     assert len(list((w.here/'p'/'heatmaps').iterdir())) == len(ODD)
     stpm_train('bad', out='o', size=32, epochs=1, untrained=True, device='cpu')
-    assert (w.here/'o'/'heatmaps'/'$s^$'/'000.png').is_file()
+    assert len(list((w.here/'o'/'heatmaps'/'$s^$').glob('000_*.png'))) == 1
     assert not [x for x in recwarn if 'Glyph' in str(x.message)]
+
+def scores(folder):
+    "{name: row} of a scores.csv."
+    with open(folder/'scores.csv', newline='', encoding='utf-8') as f: return {r['image']: r for r in csv.DictReader(f)}
+
+def test_a_broken_photo_is_a_row_and_the_others_are_scored(w):
+    photos = w.here/'photos'
+    shutil.copytree(w.fabric/'test', photos)
+    for make, name in ((text, 'good/b.png'), (half_a_jpeg, 'good/c.jpg'), (bomb, 'd.png'), (text, 'stain/e.heic')):
+        make(photos/name)
+    (photos/'gone.png').symlink_to('nowhere')
+    with pytest.raises(SystemExit) as e: stpm_predict(str(w.model), 'photos', out='p', device='cpu')
+    whole = sorted(p.relative_to(w.fabric/'test').as_posix() for p in (w.fabric/'test').rglob('*.png'))
+    assert str(e.value) == (f'stpm_predict: 5 of {len(whole) + 5} images could not be read; see the column problem in '
+                            'p/scores.csv.')
+    rows = scores(w.here/'p')
+    assert list(rows) == sorted([*whole, 'good/b.png', 'good/c.jpg', 'd.png', 'stain/e.heic', 'gone.png'], key=Path)
+    assert [name for name, row in rows.items() if not row['problem']] == sorted(whole, key=Path)
+    for name, row in rows.items():
+        assert (row['score'] == row['anomalous'] == '') == (name not in whole) and float(row['threshold']) > 0
+        if name not in whole: one_sentence(row['problem'], [name])
+    assert len(list((w.here/'p'/'heatmaps').rglob('*.png'))) == len(whole)
+
+def test_several_paths_keep_their_names_apart(w):
+    for name in ('a/x.png', 'b/x.png', 'b/in/y.png', 'c.png'):
+        (w.here/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(w.fabric/'test'/'good'/'000.png', w.here/name)
+    w.patch.chdir(w.here/'a')
+    def named(*given):
+        stpm_predict(str(w.model), list(given), out='../p', device='cpu')
+        inside = {p.relative_to(w.here/'p'/'heatmaps').as_posix().split('_0')[0] for p in (w.here/'p').rglob('*.png')}
+        assert len(inside) == len(scores(w.here/'p'))                       # a heat map for each, in its folder
+        return list(scores(w.here/'p'))
+    assert named('x.png', '../c.png', '../b/in') == ['x.png', 'c.png', 'y.png']
+    assert named('x.png', '../b/x.png') == ['x.png', '../b/x.png']
+    assert named(str(w.here/'a'/'x.png'), '../b') == [f'{w.here}/a/x.png', '../b/in/y.png', '../b/x.png']
+
+def test_a_threshold_by_hand_and_no_heat_maps(w):
+    for draw in (True, False):
+        stpm_predict(str(w.model), str(w.fabric/'test'), out='p', device='cpu', threshold=1e-9, heatmaps=draw)
+        assert (w.here/'p'/'heatmaps').exists() == draw                     # those of an earlier run are gone
+    assert {(r['threshold'], r['anomalous']) for r in scores(w.here/'p').values()} == {('1e-09', '1')}
+
+def test_another_number_format_is_said(w, capsys):
+    for there, lines in ((None, 0), (w.state['settings']['precision'], 0), ('torch.float64', 1)):
+        settings = {k: v for k, v in w.state['settings'].items() if k != 'precision'}
+        torch.save(w.state | dict(settings=settings | ({'precision': there} if there else {})), w.here/'m.pt')
+        stpm_predict('m.pt', str(w.fabric/'test'), out='p', device='cpu')
+        assert capsys.readouterr().out.count('The threshold was set in torch.float64') == lines
+
+def test_the_same_folder_may_be_trained_on_again_and_another_not(w):
+    bad, small = w.copy(), dict(out='o', size=32, epochs=1, untrained=True, device='cpu')
+    (w.here/'link').symlink_to('bad')
+    for category in ('bad', str(bad), 'link'): stpm_train(category, **small)
+    before = files(w.here/'o')
+    with pytest.raises(SystemExit, match=f'o holds results of {bad}, not of {w.fabric}; choose'):
+        stpm_train(str(w.fabric), **small)
+    assert files(w.here/'o') == before
+    (w.here/'o'/'metrics.json').write_text('{"settings": {}}')              # of the time before
+    stpm_train(str(w.fabric), **small)
+
+def test_a_heat_map_has_the_shape_of_its_photo(w):
+    def check_wide(path): return 2.5 if Path(path).stem == 'wide' else None
+    w.patch.setattr('stpm_nb.tool.gate.check_file', check_wide)
+    for name in ('wide', 'square'): shutil.copy(w.fabric/'test'/'good'/'000.png', w.here/f'{name}.png')
+    stpm_predict(str(w.model), ['wide.png', 'square.png'], out='p', device='cpu')
+    sizes = {p.name.split('_')[0]: Image.open(io.BytesIO(p.read_bytes())).size
+             for p in (w.here/'p'/'heatmaps').iterdir()}
+    assert sizes == dict(wide=(64, 13), square=(64, 32))
 
 def test_what_is_no_photo_is_not_scored(w):
     photos = w.here/'photos'
@@ -912,8 +995,8 @@ def test_photos_that_differ_only_in_their_ending_have_their_own_heat_maps(w):
         for i, path in enumerate(sorted((w.fabric/split).iterdir())): shutil.copy(path, photos/folder/f'{i}.png')
     Image.open(photos/'bad'/'0.png').convert('RGB').save(photos/'bad'/'0.jpg')
     stpm_train(str(photos), out='out', size=32, epochs=1, untrained=True, device='cpu')
-    found = sorted(p.name for p in (w.here/'out'/'heatmaps').rglob('*.png') if p.parent.name == 'bad')
-    assert found == ['0.jpg.png', '0.png', '1.png']
+    found = sorted(p.name.split('_')[0] for p in (w.here/'out'/'heatmaps'/'bad').iterdir())
+    assert found == ['0', '0.jpg', '1']
 
 def test_its_own_heat_maps_are_no_photos(w):
     shutil.copytree(w.fabric/'test', w.here/'photos')

@@ -43,8 +43,32 @@ def test_every_command_explains_itself(command, tmp_path):
     code, out, err = run(command, '--help', cwd=tmp_path)
     assert code == 0 and out.startswith(f'usage: {command} ') and err == '' and not list(tmp_path.iterdir())
     for p in inspect.signature(getattr(importlib.import_module(module), function)).parameters.values():
-        name = p.name if p.default is p.empty else '--' + p.name.replace('_', '[-_]')   # as fastcore spells it
+        spelled = f'--{"no-" if p.default is True else ""}' + p.name.replace('_', '[-_]')      # as fastcore does
+        name = p.name if p.default is p.empty else spelled
         assert re.search(rf'^  {name} .*\w', out, re.M), f'{command} --help lacks {name}:\n{out}'
+
+def test_help_waits_for_no_pytorch():
+    out = shell(sys.executable, '-c', 'import stpm_nb.tool.commands, sys\nprint("torch" in sys.modules)', cwd=ROOT)
+    assert out == 'False\n'
+
+def test_an_interrupted_import_is_one_sentence(tmp_path):
+    "Ctrl-C while PyTorch is being imported, here played by a module of that name."
+    (tmp_path/'torch.py').write_text('raise KeyboardInterrupt')
+    program = 'import sys\nsys.path.insert(0, sys.argv[1])\nfrom stpm_nb.tool import commands as c\n{}'
+    for call in ('c.stpm_demo("o")', 'c.stpm_train("a")', 'c.stpm_predict("a", "b")'):
+        done = subprocess.run([sys.executable, '-c', program.format(call), tmp_path], cwd=ROOT, capture_output=True,
+                              text=True)
+        assert done.returncode == 130 and done.stderr.count('\n') == 2 and ': interrupted' in done.stderr, done
+    assert not (ROOT/'o').exists()
+
+def test_python_m_starts_the_commands(made, tmp_path):
+    def start(*words): return subprocess.run([sys.executable, '-m', 'stpm_nb', *map(str, words)], cwd=ROOT,
+                                             capture_output=True, text=True)
+    assert [start().returncode, start('predikt').returncode] == [0, 2]
+    assert re.findall(r'^python -m stpm_nb (\w+) +\w', start().stdout, re.M) == ['demo', 'train', 'predict']
+    photos = sorted((made/'fabric'/'test'/'good').iterdir())
+    done = start('predict', made/'run'/'model.pt', *photos, '--out', tmp_path/'p', '--device', 'cpu')
+    assert done.returncode == 0 and f'{len(photos)} image(s)' in done.stdout, done
 
 def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path):
     asked = []
@@ -90,6 +114,7 @@ def test_train_writes_model_metrics_and_heatmaps(made):
     assert found['seconds']['train'] > 0
     assert len(list((made/'run'/'heatmaps').rglob('*.png'))) == 12
     assert sorted(p.name for p in (made/'run').iterdir()) == ['heatmaps', 'metrics.json', 'model.pt']
+    assert found['folder'] == str((made/'fabric').resolve())
 
 def test_same_seed_same_numbers(made, tmp_path):
     train(made/'fabric', '--out', tmp_path, '--epochs', 2, '--size', 64)

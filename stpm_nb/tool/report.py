@@ -23,9 +23,10 @@ from ..metrics import evaluate, image_auroc
 from .trust import average_precision, best_f1, bootstrap, per_patient, stratified
 
 # %% ../../nbs/tool/05c_report.ipynb #1b8d56b5
-def _measured(scores, maps, labels, masks):
+def _measured(scores, maps, labels, masks, regions):
     "Three metrics and two that other programs report."
-    return evaluate(scores, maps, labels, masks) | {f.__name__: f(scores, labels) for f in (average_precision, best_f1)}
+    others = {f.__name__: f(scores, labels) for f in (average_precision, best_f1)}
+    return evaluate(scores, maps, labels, masks, regions) | others
 
 # %% ../../nbs/tool/05c_report.ipynb #28bf4557
 def _rates(scores, labels, threshold):
@@ -39,15 +40,16 @@ def report(detector: Detector, # a fitted detector
     """Measure a detector on a category's test images: (dict of results, anomaly maps float32 [M, S, S]). Pixel metrics
     are None without masks; without test images there is only the threshold, and no map."""
     if not category.samples: return dict(threshold=detector.threshold), category.test[:, 0].float()
-    truth, patients = (category.labels, category.masks), [s.patient for s in category.samples]
+    truth, regions = (category.labels, category.masks), category.regions
+    types, patients = ([getattr(s, k) for s in category.samples] for k in ('defect_type', 'patient'))
     scores, maps = detector.predict(category.test)
     base = mean_image_map(category.train, category.test)
     accepted = {a: _rates(scores, category.labels, detector.threshold_for(a)) for a in (.01, .05, .1)}
-    return _measured(scores, maps, *truth) | dict(
-        intervals=bootstrap(scores, maps, *truth),
-        strata=stratified(scores, maps, *truth, [s.defect_type for s in category.samples]),
+    return _measured(scores, maps, *truth, regions) | dict(
+        intervals=bootstrap(scores, maps, *truth, regions=regions),
+        strata=stratified(scores, maps, *truth, types, regions),
         patients=per_patient(scores, maps, *truth, patients) if all(patients) else None,
-        baselines=dict(mean_image=_measured(base.mean((1, 2)), base, *truth),
+        baselines=dict(mean_image=_measured(base.mean((1, 2)), base, *truth, regions),
                        mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), truth[0]))),
         accepted=accepted, **_rates(scores, category.labels, detector.threshold)), maps
 
@@ -80,10 +82,10 @@ def save_heatmap(image: torch.Tensor, # uint8 [3, S, S]
     heats = heat if mask is None else torch.cat([heat, 2 * mask], 1)
     colours = colormaps['inferno'](heats.numpy() / 2, bytes=True)[..., :3]
     sheet = Image.fromarray(np.hstack([image.permute(1, 2, 0), colours]))
-    w, h = (max(1, round(len(heat) * min(1, r))) for r in (ratio, 1 / ratio))
+    w, h = (max(1, round(max(heat.shape) * min(1, r))) for r in (ratio, 1 / ratio))
     end = f'_{heat.max():.2f}_{"anomalous" if heat.max() > 1 else "good"}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = sheet.resize((sheet.width // len(heat) * w, h))
+    sheet = sheet.resize((sheet.width // heat.shape[1] * w, h))
     sheet.save(path.with_name(short(path.name.removesuffix('.png'), end)), compress_level=1)
 
 # %% ../../nbs/tool/05c_report.ipynb #f82e3853

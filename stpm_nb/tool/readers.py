@@ -22,77 +22,71 @@ def _folders(folder):
     "The folders in a folder, sorted by name, hidden ones left out."
     return sorted(p for p in Path(folder).glob('[!.]*') if p.is_dir())
 
-def _rows(folder, split, masks=None, ending=None):
-    "The images in a folder as samples; an anomalous one has a mask in `masks`, of the same name or with this ending."
-    kind = folder.parent.name if folder.name in ('rgb', 'img') else folder.name
+def _rows(kind, split, masks=None, ending=None, inner=''):
+    "The images of a kind as samples; an anomalous one has a mask in `masks`, of the same name or with this ending."
+    folder, label = kind/inner if (kind/inner).is_dir() else kind, int(kind.name != 'good')
     there, rows = {p.stem.lower(): p for p in image_files(masks)} if masks else {}, []
     for p in image_files(folder):
-        mask = masks/(p.name if ending is None else p.stem + ending) if masks and kind != 'good' else None
+        mask = masks/(p.name if ending is None else p.stem + ending) if masks and label else None
         if mask and not mask.exists(): mask = there.get(mask.stem.lower(), mask)
-        rows.append(Sample(p, mask, split, kind, int(kind != 'good')))
+        rows.append(Sample(p, mask, split, kind.name, label))
     return rows
 
 # %% ../../nbs/tool/00c_readers.ipynb #5f21c0d2
-def _listed(folder, splits, inner, masks, ending=None):
-    "The samples in the folders of train, validation and test; `masks` gives the folder of the masks of a kind's folder."
+def _listed(folder, masks, ending=None, inner='', splits='train validation test'):
+    "The samples of all kinds in the folders of the splits; `masks` is where the masks lie, '' for nowhere."
     rows = []
     for split, name in zip(('train', 'validation', 'test'), splits.split()):
-        for kind in [p for p in _folders(Path(folder)/name) if split != 'train' or p.name == 'good']:
-            images = kind/inner
-            rows += _rows(images if images.is_dir() else kind, split, masks(kind), ending)
+        for kind in [p for p in _folders(Path(folder, name)) if split != 'train' or p.name == 'good']:
+            rows += _rows(kind, split, masks and Path(folder, masks.format(name, kind.name)), ending, inner)
     return rows
 
 # %% ../../nbs/tool/00c_readers.ipynb #04a40140
 def find_mvtec2(folder: str|Path) -> list: # one category of MVTec AD 2
     "List a category of MVTec AD 2, with its public test images: splits train, validation (not used) and test."
-    def masks(kind): return kind.parent/'ground_truth'/kind.name
-    return _listed(folder, 'train validation test_public', '', masks, '_mask.png')
+    return _listed(folder, 'test_public/ground_truth/{1}', '_mask.png', splits='train validation test_public')
 
 # %% ../../nbs/tool/00c_readers.ipynb #43286e56
 def find_mvtec3d(folder: str|Path) -> list: # one category of MVTec 3D-AD
     "List the colour images of a category of MVTec 3D-AD: splits train, validation (not used) and test."
-    return _listed(folder, 'train validation test', 'rgb', lambda kind: kind/'gt')
+    return _listed(folder, '{0}/{1}/gt', inner='rgb')
 
 # %% ../../nbs/tool/00c_readers.ipynb #10c0a002
 def find_loco(folder: str|Path) -> list: # one category of MVTec LOCO AD
     """List a category of MVTec LOCO AD: splits train, validation (not used) and test. A mask is the folder of an image's
     masks, or a single file."""
-    return _listed(folder, 'train validation test', '', lambda kind: Path(folder)/'ground_truth'/kind.name, '')
+    return _listed(folder, 'ground_truth/{1}', '')
 
 # %% ../../nbs/tool/00c_readers.ipynb #d97e7e44
 def find_visa(folder: str|Path) -> list: # one category of VisA, beside the folder split_csv
     "List a category of VisA by the published table of one-class splits. Raises ValueError if there is no such table."
     folder = Path(folder).resolve()                       # `.` has no name and no parent
-    samples = []
-    root, table = folder.parent, folder.parent/'split_csv/1cls.csv'
-    if not table.is_file(): raise ValueError(
-        f'{folder} looks like a category of VisA, but there is no {table}; copy it there from the archive.')
+    root, table, samples = folder.parent, folder.parent/'split_csv/1cls.csv', []
     try:
-        with open(table, encoding='utf-8-sig') as f: rows = list(csv.DictReader(f))
+        rows = csv.DictReader(table.read_text(encoding='utf-8-sig').splitlines())
         for r in [r for r in rows if r['object'] == folder.name]:
-            kind = 'good' if r['label'] == 'normal' else r['label']
-            mask = root/r['mask'] if r['mask'] else None
+            kind, mask = 'good' if r['label'] == 'normal' else r['label'], root/r['mask'] if r['mask'] else None
             samples.append(Sample(root/r['image'], mask, r['split'], kind, int(kind != 'good')))
-    except (KeyError, TypeError, UnicodeError, csv.Error) as e: raise ValueError(
-        f'{table} is not the table of VisA; expected columns object, split, label, image, mask.') from e
+    except Exception as e: raise ValueError(              # no table, no text, no such columns, or a row cut off
+        f'{table} is not there or not the table of VisA; expected columns object, split, label, image, mask: '
+        'copy it there from the archive.') from e
     return samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #e304fd13
 def find_bmad(folder: str|Path) -> list: # a data set in the layout of BMAD, as BraTS2021_slice
     """List a data set in the layout of BMAD: splits train, validation (not used) and test. The patient is a slice's
     name up to its last number, None without one."""
-    def masks(kind): return kind/'label' if (kind/'label').is_dir() else None
-    def patient(path): return next(iter(re.findall(r'^(.+)_\d+$', path.stem)), None)
-    return [s._replace(patient=patient(s.path)) for s in _listed(folder, 'train valid test', 'img', masks)]
+    masks = '{0}/{1}/label' if any(Path(folder).glob('*/*/label')) else ''
+    samples = _listed(folder, masks, inner='img', splits='train valid test')
+    return [s._replace(patient=(re.findall(r'^(.+)_\d+$', s.path.stem) or [None])[0]) for s in samples]
 
 # %% ../../nbs/tool/00c_readers.ipynb #fc6e5754
 def find_photos(folder: str|Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with bad's names
     "List your own photos. With bad/, every fifth good photo (of fewer than five, the last) is a test image."
-    bad, masks = Path(folder)/'bad', Path(folder)/'masks'
-    defects = []
-    good = _rows(Path(folder)/'good', 'train')
+    bad, masks, defects = Path(folder, 'bad'), Path(folder, 'masks'), []
+    good = _rows(Path(folder, 'good'), 'train')
     for kind in (bad, *_folders(bad)):
-        defects += _rows(kind, 'test', masks/kind.relative_to(bad) if masks.is_dir() else None, '.png')
+        defects += _rows(kind, 'test', masks.is_dir() and masks/kind.relative_to(bad), '.png')
     held = (good[4::5] or good[-1:]) if defects else []
     return sorted({*good} - {*held}) + [s._replace(split='test') for s in held] + defects
 
@@ -103,7 +97,7 @@ LAYOUTS = {'mvtec3d': (find_mvtec3d, 'train/good/rgb'), 'bmad': (find_bmad, 'tes
 
 def layout_of(folder: str|Path) -> str|None: # a folder
     "Which layout a folder has, by the folders in it: a key of `LAYOUTS`, or None."
-    return next((name for name, (_, mark) in LAYOUTS.items() if (Path(folder)/mark).is_dir()), None)
+    return next((name for name, (_, mark) in LAYOUTS.items() if Path(folder, mark).is_dir()), None)
 
 def find_categories(root: str|Path) -> list: # a category, or a folder with categories
     "The folders of the categories in a folder, sorted by name. Raises ValueError if there are none."
@@ -122,41 +116,40 @@ def find_samples(folder: str|Path, # a category in any of the layouts
         there = ', '.join(p.name for p in _folders(folder.parent) if layout_of(p))
         raise FileNotFoundError(f'There is no category folder {folder}; check the path. Beside it: {there or "none"}.')
     if layout: return LAYOUTS[layout][0](folder)
-    if any(folder.rglob('*_flair.nii*')):
-        raise ValueError(f'{folder} holds volumes; cut them into slices first, with slice_brats.')
-    raise ValueError(
-        f'{folder} is not a category: it has no folder train/good with good images, and no good/ with your own.')
+    why = 'is not a category: it has no folder train/good with good images, and no good/ with your own'
+    if any(folder.rglob('*_flair.nii*')): why = 'holds volumes; cut them into slices first, with slice_brats'
+    raise ValueError(f'{folder} {why}.')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00d
-ASIDE = {'scores.csv': 'heatmaps', 'metrics.json': 'heatmaps', 'good': 'masks', 'rgb': 'gt xyz', 'img': 'label',
-         'Images': 'Masks', 'test': 'ground_truth', '../test_public': 'ground_truth',
-         'test_public': 'test_private test_private_mixed'}             # beside the first lie folders without photos
+ASIDE = {'heatmaps': 'scores.csv metrics.json', 'masks': 'good', 'gt': 'rgb', 'xyz': 'rgb', 'label': 'img',
+         'Masks': 'Images', 'ground_truth': 'test ../test_public', 'test_private': 'test_public',
+         'test_private_mixed': 'test_public'}                     # no photos for us, if one of these lies beside
 OTHER_SUFFIXES = set('.pgm .ppm .pbm .tga .jp2 .psd .svg .exr .npy'.split())
 
-def _pictures(root):
+def _pictures(folder, visited):
     "The image files in a folder and its subfolders, also of other formats: each folder once, no hidden one, none aside."
-    found, visited = [], set()
-    for folder, inner, files in os.walk(root, followlinks=True):
-        new = {os.path.realpath(folder)} - visited                # empty if a link led here before
-        aside = ' '.join(names for mark, names in ASIDE.items() if Path(folder, mark).exists()).split()
-        inner[:] = sorted(name for name in inner if new and name[0] != '.' and name not in aside)  # to visit next
-        found += [Path(folder, name) for name in files if new and name[0] != '.']
-        visited |= new
-    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES)
+    if (real := os.path.realpath(folder)) in visited: return []   # a link led here before
+    visited.add(real)
+    found = []
+    for p in sorted(Path(folder).glob('[!.]*')):
+        if not p.is_dir(): found += [p] * (p.suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES)
+        elif not any((p.parent/mark).exists() for mark in ASIDE.get(p.name, '').split()): found += _pictures(p, visited)
+    return found
 
 # %% ../../nbs/tool/00c_readers.ipynb #7a10b5c1
-def _name_unread(paths, root):
-    "Print in one line how many of these image files lie in which folder of `root`, if there are any."
-    left = sorted(Counter(os.path.relpath(p.parent, root) for p in paths).items())
-    places = [f'{n} image(s) in {root if place == "." else place}' for place, n in left]
-    if places: print('not read:', ', '.join(places))
+def _name_unread(root, read):
+    "Print in one line how many image files below `root` are not among those that were read, and in which folders."
+    read = {*map(os.path.realpath, read)}
+    left = Counter(p.parent for p in _pictures(root, set()) if os.path.realpath(p) not in read)
+    places = ', '.join(f'{n} image(s) in {os.path.relpath(where, root)}' for where, n in left.items())
+    if places: print('not read:', places)
 
 def photos(root: str|Path) -> list: # a folder
     """The photos in a folder and its subfolders, sorted: each folder once, no hidden one, no masks of a known layout, no
     heat maps of a command. Prints where pictures of other formats lie."""
-    found = _pictures(root)
-    _name_unread([p for p in found if p.suffix.lower() in OTHER_SUFFIXES], root)
-    return [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
+    found = [p for p in _pictures(root, set()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    _name_unread(root, found)
+    return found
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00b
 def load_category(folder: str|Path, # a category in any of the layouts
@@ -165,10 +158,9 @@ def load_category(folder: str|Path, # a category in any of the layouts
     """Find, check and read a category, named like its folder. Prints which image files are not read. Raises as
     `find_samples`, `check_samples`, `read_category` and `check_category`."""
     samples = find_samples(folder, layout)
-    read = {os.path.realpath(p) for s in samples for p in (s.path, s.mask) if p}
-    _name_unread([p for p in _pictures(folder) if os.path.realpath(p) not in read], folder)
+    _name_unread(folder, [p for s in samples for p in s[:2] if p])
     if (layout or layout_of(folder)) == 'loco':
-        print("MVTec LOCO AD is measured by sPRO, saturated per-region overlap; PRO is not the same, do not compare them.")
+        print('MVTec LOCO AD has a metric of its own, sPRO (saturated per-region overlap); PRO is another one.')
     check_samples(samples, folder)
     category = read_category(Path(os.path.abspath(folder)).name, samples, size)
     check_category(category)
@@ -176,12 +168,13 @@ def load_category(folder: str|Path, # a category in any of the layouts
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a010
 def read_ahead(paths: list, # of image files
-    size: int=256, # side of the square they are resized to, in pixels
-    batch: int=16): # images in one batch; the last may have fewer
-    "Yield batches, uint8 [B, 3, size, size], while threads read the next two. Raises as `read_image`."
-    queue = deque()
-    with ThreadPoolExecutor() as pool:
-        for i in range(0, len(paths), batch):
-            queue.append(pool.map(lambda p: read_image(p, size), paths[i:i+batch]))
+    size: int|tuple=256, # side of the square they are resized to, in pixels, or (rows, columns)
+    batch: int=16, # images in one batch; the last may have fewer
+    white: int=65535): # the value that is white in files of 16 bits
+    """Yield batches, uint8 [B, 3, size, size], while four threads read the next two. At most four photos are decoded at a
+    time, on any machine: a GiB, as `check_file` lets in 256 MiB. Raises as `read_image`."""
+    queue, more = deque(), {} if white == 65535 else dict(white=white)
+    with ThreadPoolExecutor(4) as pool:
+        for part in [*(paths[i:i+batch] for i in range(0, len(paths), batch)), [], []]:
+            queue.append(pool.map(lambda p: read_image(p, size, **more), part))
             if len(queue) > 2: yield torch.stack(list(queue.popleft()))
-        while queue: yield torch.stack(list(queue.popleft()))

@@ -24,6 +24,12 @@ def _draw(lo, hi):
     "A random number between `lo` and `hi`."
     return lo + (hi - lo) * torch.rand(()).item()
 
+def _noise(n):
+    "Normal random numbers, float64 [n]: two from two even ones, by Box and Muller's formula, as in `torch.randn`."
+    a, b = torch.rand(-(-n // 16), 2, 8).double().unbind(1)                     # eight of each in turn
+    radius = torch.sqrt(-2 * torch.log1p(-a))
+    return torch.stack([radius * torch.cos(2*pi * b), radius * torch.sin(2*pi * b)], 1).flatten()[:n]
+
 def _turn(x, y, angle):
     "The coordinates of a grid that is turned by `angle`, in radians."
     return x*cos(angle) + y*sin(angle), y*cos(angle) - x*sin(angle)
@@ -34,7 +40,7 @@ def _wobble(t):
 
 def _half_sine(t):
     "The height across threads: half a sine for each."
-    return torch.sin(pi * (t % 1))
+    return torch.sin(pi * (t - t.floor()))
 
 def _grey(height, contrast):
     "Grey values of heights: broad threads, narrow gaps."
@@ -42,24 +48,22 @@ def _grey(height, contrast):
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
 def _defect(kind, grey, x, y, u, v):
-    "A defect in fabric of grey values float32 [S, S]: its mask, bool [S, S], and the grey values in it."
+    "A defect in fabric of grey values float64 [S, S]: its mask, bool [S, S], and the grey values in it."
     cx, cy = _draw(60, 196), _draw(60, 196)
     along, across = _turn(x - cx, y - cy, _draw(0, 2*pi))
-    if kind == 'pin_hole':
-        return along**2 + across**2 < _draw(2.5, 4)**2, 0.15
+    distance = torch.hypot(along, across)
+    if kind == 'pin_hole': return distance < _draw(2.5, 4), 0.15
     if kind == 'scratch':
-        bend = _draw(-2e-3, 2e-3)
-        half = _draw(25, 50)
+        bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
         return ((across - bend*along**2).abs() < 1.3) & (along.abs() < half), 0.8
     if kind == 'missing_thread':
-        at_centre = u[int(cy * len(u) / 256), int(cx * len(u) / 256)]
-        same_thread = u.floor() == at_centre.floor()
-        return same_thread & ((y - cy).abs() < _draw(40, 90)), _grey(_half_sine(v), 0.22)
+        thread = u.floor()
+        same = thread == thread[int(cy * len(u) / 256), int(cx * len(u) / 256)]
+        return same & ((y - cy).abs() < _draw(40, 90)), _grey(_half_sine(v), 0.22)
     if kind == 'stain':
-        radius = _draw(18, 32)
-        lobes, phase = int(_draw(3, 6)), _draw(0, 6)
+        radius, lobes, phase = _draw(18, 32), int(_draw(3, 6)), _draw(0, 6)
         edge = radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
-        return (along**2 + across**2).sqrt() < edge, grey * 0.75
+        return distance < edge, grey * 0.75
     raise ValueError(f"Unknown defect '{kind}'; expected one of {', '.join(DEFECT_TYPES)}.")
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #007867ba
@@ -70,19 +74,21 @@ def weave(seed: int, # the same seed and defect give the same image
 ) -> tuple: # (image uint8 [3, size, size], mask bool [size, size])
     "Weave one image of fabric; a defect changes the pixels of its mask only. Raises ValueError for an unknown defect."
     with seeded(seed):
-        side = torch.arange(size) * 256 / size
-        y, x = torch.meshgrid(side, side, indexing='ij')
+        x = torch.arange(size).double() * 256 / size
+        y = x[:, None]
         theta, slope = radians(_draw(-3, 3)), _draw(0, 2*pi)
         u, v = _turn(x, y, -theta)
         u = (u + _wobble(y)) / 12 + _draw(0, 2)
         v = (v + _wobble(x)) / 12 + _draw(0, 2)
-        warp_on_top = (u.floor() + v.floor()) % (2 * over) < over
-        grey = _grey(torch.where(warp_on_top, _half_sine(u), 0.8*_half_sine(v)), 0.4)
+        pairs = (u.floor() + v.floor()) / (2 * over)
+        warp_on_top = pairs - pairs.floor() < 0.5
+        height = _half_sine(torch.where(warp_on_top, u, v)) * torch.where(warp_on_top, 1, 0.8)
+        grey = _grey(height, 0.4)
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
-        noise = 0.02 * torch.randn(3, size, size)
-        mask, value = _defect(defect, grey, x, y, u, v) if defect else (x < 0, grey)     # x < 0 is true nowhere
+        noise = 0.02 * _noise(3 * size**2).view(3, size, size)
+        mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)     # true nowhere
     image = torch.where(mask, value, grey) * light * _YARN + noise
-    return (image.clamp(0, 1) * 255).round().byte(), mask
+    return image.mul_(255).round_().clamp_(0, 255).byte(), mask
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #01127080
 def save_png(pixels, # a tensor or an array, uint8 or bool, [h, w] or [h, w, 3]

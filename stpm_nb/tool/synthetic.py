@@ -27,8 +27,8 @@ def _draw(lo, hi):
 def _noise(n):
     "Normal random numbers, float64 [n]: two from two even ones, by Box and Muller's formula, as in `torch.randn`."
     a, b = torch.rand(-(-n // 16), 2, 8).double().unbind(1)                     # eight of each in turn
-    radius = torch.sqrt(-2 * torch.log1p(-a))
-    return torch.stack([radius * torch.cos(2*pi * b), radius * torch.sin(2*pi * b)], 1).flatten()[:n]
+    radius, angle = torch.sqrt(-2 * torch.log1p(-a)), 2*pi * b
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], 1).flatten()[:n]
 
 def _turn(x, y, angle):
     "The coordinates of a grid that is turned by `angle`, in radians."
@@ -38,12 +38,9 @@ def _wobble(t):
     "A slow wave, 1.5 pixels high. Each call draws its own wavelength and start."
     return 1.5 * torch.sin(2*pi*t / _draw(150, 300) + _draw(0, 6))
 
-def _half_sine(t):
-    "The height across threads: half a sine for each."
-    return torch.sin(pi * (t - t.floor()))
-
-def _grey(height, contrast):
-    "Grey values of heights: broad threads, narrow gaps."
+def _grey(t, high, contrast):
+    "Grey values across threads, each half a sine high, the weft a little lower: broad threads, narrow gaps."
+    height = high * torch.sin(pi * (t - t.floor()))
     return 0.3 + contrast * height.clamp(min=0).sqrt()
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
@@ -59,7 +56,7 @@ def _defect(kind, grey, x, y, u, v):
     if kind == 'missing_thread':
         thread = u.floor()
         same = thread == thread[int(cy * len(u) / 256), int(cx * len(u) / 256)]
-        return same & ((y - cy).abs() < _draw(40, 90)), _grey(_half_sine(v), 0.22)
+        return same & ((y - cy).abs() < _draw(40, 90)), _grey(v, 1, 0.22)
     if kind == 'stain':
         radius, lobes, phase = _draw(18, 32), int(_draw(3, 6)), _draw(0, 6)
         edge = radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
@@ -82,8 +79,7 @@ def weave(seed: int, # the same seed and defect give the same image
         v = (v + _wobble(x)) / 12 + _draw(0, 2)
         pairs = (u.floor() + v.floor()) / (2 * over)
         warp_on_top = pairs - pairs.floor() < 0.5
-        height = _half_sine(torch.where(warp_on_top, u, v)) * torch.where(warp_on_top, 1, 0.8)
-        grey = _grey(height, 0.4)
+        grey = _grey(torch.where(warp_on_top, u, v), torch.where(warp_on_top, 1, 0.8), 0.4)
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
         noise = 0.02 * _noise(3 * size**2).view(3, size, size)
         mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)     # true nowhere

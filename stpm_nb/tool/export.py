@@ -22,7 +22,7 @@ class Portable(torch.nn.Module):
     "Everything between bytes and scores as one float32 module on the CPU, for `export`."
     def __init__(self, detector): # a fitted `Detector`
         super().__init__()
-        self.teacher, self.student = (fold(net).cpu().to(memory_format=torch.contiguous_format)
+        self.teacher, self.student = (fold(net).to('cpu', memory_format=torch.contiguous_format)
                                       for net in (detector.teacher, detector.student))
         self.size = detector.settings['size']
     def forward(self, images):
@@ -42,14 +42,13 @@ def export(detector, # a fitted `Detector`
     path, data = Path(path), io.BytesIO()
     if detector.student is None: raise ValueError('This detector has not learned anything yet; call fit or load.')
     if path.suffix not in ('.pt2', '.onnx'): raise ValueError(f'{path} ends in {path.suffix!r}, not .pt2 or .onnx.')
-    about = detector.settings | dict(threshold=detector.threshold, images='RGB, uint8, 0 to 255')
-    size = torch.tensor(about['size']).expand(2)                                 # one number, or rows and columns
-    example, any_number = torch.zeros(2, 3, *size, dtype=torch.uint8), {0: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(Portable(detector).eval(), (example,), dynamic_shapes=(any_number,))
-    for node in program.graph.nodes: node.meta.pop('stack_trace', None)          # lines and paths of our source
-    if path.suffix == '.pt2': torch.export.save(program, data, extra_files={'stpm_nb.json': json.dumps(about)})
+    about = json.dumps(detector.settings | dict(threshold=detector.threshold, images='RGB, uint8, 0 to 255'))
+    example = torch.zeros(2, 3, *torch.tensor(detector.settings['size']).expand(2)).byte()   # one number, if square
+    program = torch.export.export(Portable(detector).eval(), (example,), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
+    for node in program.graph.nodes: node.stack_trace = None                     # lines and paths of our source
+    if path.suffix == '.pt2': torch.export.save(program, data, extra_files={'stpm_nb.json': about})
     else:
         onnx = torch.onnx.export(program, input_names=['images'], output_names=['scores', 'maps'], verbose=False)
-        onnx.model.metadata_props['stpm_nb.json'] = json.dumps(about)
+        onnx.model.metadata_props['stpm_nb.json'] = about
         data.write(onnx.model_proto.SerializeToString())
     write(path, data.getvalue())

@@ -7,9 +7,10 @@ __all__ = ['LAYOUTS', 'ASIDE', 'OTHER_SUFFIXES', 'find_visa', 'find_bmad', 'find
            'find_samples', 'photos', 'load_category', 'read_ahead']
 
 # %% ../../nbs/tool/00c_readers.ipynb #e1275f0c
-import csv, os, re
+import csv, re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from os.path import abspath, realpath, relpath
 from pathlib import Path
 
 import torch
@@ -18,9 +19,9 @@ from ..data import IMAGE_SUFFIXES, Category, Sample, find_mvtec, image_files, re
 from .gate import check_category, check_samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a002
-def _folders(folder):
-    "The folders in a folder, sorted by name, hidden ones left out."
-    return sorted(p for p in Path(folder).glob('[!.]*') if p.is_dir())
+def _inside(folder):
+    "What lies in a folder, sorted by name, hidden files and folders left out."
+    return sorted(Path(folder).glob('[!.]*'))
 
 def _rows(kind, split, masks=None, ending='.png', inner=''):
     "The images of a kind as samples; an anomalous one has a mask in `masks`, of its own name with this ending."
@@ -42,46 +43,43 @@ def _listed(folder, masks, ending='.png', inner='', splits='train validation tes
     return rows
 
 # %% ../../nbs/tool/00c_readers.ipynb #d97e7e44
-def find_visa(folder: str|Path) -> list: # one category of VisA, beside the folder split_csv
+def find_visa(folder: Path) -> list: # one category of VisA, beside the folder split_csv
     "List a category of VisA by the published table of one-class splits. Raises ValueError if there is no such table."
     folder = Path(folder).resolve()                       # `.` has no name and no parent
-    root, table = folder.parent, folder.parent/'split_csv/1cls.csv'
+    table = folder.parent/'split_csv/1cls.csv'
     def row(object, split, label, image, mask):
         kind = 'good' if label == 'normal' else label
-        return Sample(root/image, root/mask if mask else None, split, kind, int(kind != 'good'))
+        return Sample(folder.parent/image, folder.parent/mask if mask else None, split, kind, int(kind != 'good'))
     try:
         rows = csv.DictReader(table.read_text(encoding='utf-8-sig').splitlines())
         return [row(**r) for r in rows if r['object'] == folder.name]
     except Exception as e: raise ValueError(              # no table, no text, no such columns, or a row cut off
-        f'{table} is not there or not the table of VisA; expected columns object, split, label, image, mask: '
-        'copy it there from the archive.') from e
+        f'{table} is not the table of VisA, object, split, label, image, mask; copy it there from the archive.') from e
 
 # %% ../../nbs/tool/00c_readers.ipynb #e304fd13
-def find_bmad(folder: str|Path) -> list: # a data set in the layout of BMAD, as BraTS2021_slice
+def find_bmad(folder: Path) -> list: # a data set in the layout of BMAD, as BraTS2021_slice
     """List a data set in the layout of BMAD: splits train, validation (not used) and test. The patient is a slice's
     name up to its last number, None without one."""
-    masks = '{0}/{1}/label' if any(Path(folder).glob('*/*/label')) else ''
+    masks = '{0}/{1}/label' * any(Path(folder).glob('*/*/label'))          # some sets have none
     samples = _listed(folder, masks, inner='img', splits='train valid test')
     return [s._replace(patient=(re.findall(r'^(.+)_\d+$', s.path.stem) or [None])[0]) for s in samples]
 
 # %% ../../nbs/tool/00c_readers.ipynb #fc6e5754
-def find_photos(folder: str|Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with bad's names
+def find_photos(folder: Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with bad's names
     "List your own photos. With bad/, every fifth good photo (of fewer than five, the last) is a test image."
     bad, masks, defects = Path(folder, 'bad'), Path(folder, 'masks'), []
     good = _rows(Path(folder, 'good'), 'train')
-    for kind in (bad, *_folders(bad)):
+    for kind in (bad, *_inside(bad)):
         defects += _rows(kind, 'test', masks.is_dir() and masks/kind.relative_to(bad))
     held = {*(good[4::5] or good[-1:])} if defects else {}
     return [s._replace(split='test' if s in held else 'train') for s in good] + defects
 
 # %% ../../nbs/tool/00c_readers.ipynb #6d742ec8
-LAYOUTS = {'mvtec3d': ('train/good/rgb', _listed, '{0}/{1}/gt', '.png', 'rgb'),
-           'bmad': ('test/Ungood', find_bmad),
-           'mvtec2': ('test_public', _listed, 'test_public/ground_truth/{1}', '_mask.png', '', 'train validation test_public'),
-           'loco': ('test/logical_anomalies', _listed, 'ground_truth/{1}', ''),
-           'visa': ('Data/Images', find_visa),
-           'mvtec': ('train/good', find_mvtec),
-           'photos': ('good', find_photos)}
+LAYOUTS = {'mvtec3d': ('train/good/rgb', _listed, '{0}/{1}/gt', '.png', 'rgb'), 'bmad': ('test/Ungood', find_bmad),
+           'mvtec2': ('test_public', _listed, 'test_public/ground_truth/{1}', '_mask.png', '',
+                      'train validation test_public'), 'visa': ('Data/Images', find_visa),
+           'loco': ('test/logical_anomalies', _listed, 'ground_truth/{1}', ''), 'mvtec': ('train/good', find_mvtec),
+           'photos': ('good', find_photos)}              # folder to know it by, reader, what the reader needs to know
 
 def layout_of(folder: str|Path) -> str|None: # a folder
     "Which layout a folder has, by the folders in it: a key of `LAYOUTS`, or None."
@@ -89,7 +87,7 @@ def layout_of(folder: str|Path) -> str|None: # a folder
 
 def find_categories(root: str|Path) -> list: # a category, or a folder with categories
     "The folders of the categories in a folder, sorted by name. Raises ValueError if there are none."
-    found = [root] if layout_of(root) else [p for p in _folders(root) if layout_of(p)]
+    found = [root] if layout_of(root) else [p for p in _inside(root) if layout_of(p)]
     if found: return found
     raise ValueError(f'{root} holds no category in a layout that is known ({", ".join(LAYOUTS)}); check the path.')
 
@@ -98,16 +96,16 @@ def find_samples(folder: str|Path, # a category in any of the layouts
     layout: str|None=None) -> list: # a key of `LAYOUTS`; found out if left out
     "List a category. Raises FileNotFoundError if there is no such folder, ValueError if it has no known layout."
     folder, layout = Path(folder), layout or layout_of(folder)
-    if layout not in (None, *LAYOUTS):
-        raise ValueError(f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
-    if not folder.is_dir():
-        there = ', '.join(p.name for p in _folders(folder.parent) if layout_of(p))
-        raise FileNotFoundError(f'There is no category folder {folder}; check the path. Beside it: {there or "none"}.')
+    if layout not in (None, *LAYOUTS): raise ValueError(
+        f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
+    if not folder.is_dir(): raise FileNotFoundError(
+        f'There is no category folder {folder}; check the path. '
+        f'Beside it: {", ".join(p.name for p in _inside(folder.parent) if layout_of(p)) or "none"}.')
     if layout:
         mark, reader, *more = LAYOUTS[layout]
         return reader(folder, *more)
-    raise ValueError(f'{folder} is not a category: it has no folder train/good with good images, and no good/ with your '
-                     'own (if it holds volumes, cut them into slices first, with slice_brats).')
+    raise ValueError(f'{folder} is not a category: it has no folder train/good with good images, and no good/ with '
+                     'your own (if it holds volumes, cut them into slices first, with slice_brats).')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00d
 ASIDE = {'heatmaps': 'scores.csv metrics.json', 'masks': 'good', 'gt': 'rgb', 'xyz': 'rgb', 'label': 'img',
@@ -116,48 +114,47 @@ ASIDE = {'heatmaps': 'scores.csv metrics.json', 'masks': 'good', 'gt': 'rgb', 'x
 OTHER_SUFFIXES = set('.pgm .ppm .pbm .tga .jp2 .psd .svg .exr .npy'.split())
 
 def _pictures(folder, visited):
-    "The image files in a folder and its subfolders, also of other formats: each folder once, no hidden one, none aside."
-    if (real := os.path.realpath(folder)) in visited: return      # a link led here before
+    "The image files in a folder and its subfolders, of all formats: each folder once, no hidden one, none aside."
+    if (real := realpath(folder)) in visited: return      # a link led here before
     visited.add(real)
-    for p in sorted(Path(folder).glob('[!.]*')):
+    for p in _inside(folder):
         if p.is_dir():
-            aside = any((p.parent/mark).exists() for mark in ASIDE.get(p.name, '').split())
-            yield from () if aside else _pictures(p, visited)
+            if any((p.parent/mark).exists() for mark in ASIDE.get(p.name, '').split()): continue
+            yield from _pictures(p, visited)
         elif p.suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES: yield p
 
 # %% ../../nbs/tool/00c_readers.ipynb #7a10b5c1
 def photos(root: str|Path) -> list: # a folder
-    """The photos in a folder and its subfolders, sorted: each folder once, no hidden one, no masks of a known layout, no
-    heat maps of a command."""
+    """The photos in a folder and its subfolders, sorted: each folder once, no hidden one, no masks of a known layout,
+    no heat maps of a command."""
     return [p for p in _pictures(root, set()) if p.suffix.lower() in IMAGE_SUFFIXES]
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00b
 def load_category(folder: str|Path, # a category in any of the layouts
-    size: int|tuple=256, # side of the square images in pixels, or (rows, columns)
+    size=256, # side of the square images in pixels, or (rows, columns)
     layout: str|None=None) -> Category: # a key of `LAYOUTS`; found out if left out
     """Find, check and read a category, named like its folder. Prints how many image files are not read, and where they
     lie. Raises as `find_samples`, `check_samples`, `read_category` and `check_category`."""
     samples = find_samples(folder, layout)
-    read = {os.path.realpath(p) for s in samples for p in s[:2] if p}
-    left = Counter(p.parent for p in _pictures(folder, set()) if os.path.realpath(p) not in read)
-    places = ', '.join(f'{n} image(s) in {os.path.relpath(where, folder)}' for where, n in left.items())
-    if places: print('not read:', places)
-    if 'logical_anomalies' in {s.defect_type for s in samples}:
+    read = {realpath(p) for s in samples for p in s[:2] if p}
+    left = Counter(p.parent for p in _pictures(folder, set()) if realpath(p) not in read)
+    if left: print('not read:', ', '.join(f'{n} image(s) in {relpath(p, folder)}' for p, n in left.items()))
+    if layout_of(folder) == 'loco':
         print('MVTec LOCO AD has a metric of its own, sPRO (saturated per-region overlap); PRO is another one.')
     check_samples(samples, folder)
-    category = read_category(Path(os.path.abspath(folder)).name, samples, size)
+    category = read_category(Path(abspath(folder)).name, samples, size)
     check_category(category)
     return category
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a010
 def read_ahead(paths: list, # of image files
-    size: int|tuple=256, # side of the square they are resized to, in pixels, or (rows, columns)
+    size=256, # side of the square they are resized to, in pixels, or (rows, columns)
     batch: int=16, # images in one batch; the last may have fewer
     white: int=65535): # the value that is white in files of 16 bits
     """Yield batches, uint8 [B, 3, size, size], while four threads read the next two: at most four photos are decoded at
     a time, on any machine. Raises as `read_image`."""
     queue, more = [], (white,) * (white != 65535)
     with ThreadPoolExecutor(4) as pool:
-        for part in [*(paths[i:i+batch] for i in range(0, len(paths), batch)), [], []]:
-            queue.append(pool.map(lambda p: read_image(p, size, *more), part))
+        for i in range(0, len(paths) + 2*batch, batch):                      # the last two are empty
+            queue.append(pool.map(lambda p: read_image(p, size, *more), paths[i:i+batch]))
             if len(queue) > 2: yield torch.stack(list(queue.pop(0)))

@@ -6,7 +6,7 @@
 __all__ = ['DEFECT_TYPES', 'weave', 'save_png', 'make_synthetic']
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #0027a138
-from math import cos, pi, radians, sin
+from math import cos, pi, radians, sin, tau
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ def _draw(lo, hi):
 def _noise(size):
     "Normal random numbers, float64 [3, size, size]: by Box and Muller's formula, two from two even ones."
     a, b = torch.rand(3 * size**2 // 16, 2, 8).double().unbind(1)               # eight of each in turn
-    radius, angle = torch.sqrt(-2 * torch.log1p(-a)), 2*pi * b
+    radius = torch.sqrt(-2 * torch.log1p(-a))
+    angle = tau * b
     return torch.stack([radius * angle.cos(), radius * angle.sin()], 1).view(3, size, size)
 
 def _turn(x, y, angle):
@@ -40,20 +41,24 @@ def _grey(t, contrast):
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
 def _defect(kind, grey, x, y, u, v):
     "A defect in fabric of grey values float64 [S, S]: its mask, bool [S, S], and the grey values in it."
-    cx, cy = _draw(60, 196), _draw(60, 196)
-    along, across = _turn(x - cx, y - cy, _draw(0, 2*pi))
+    cx = _draw(60, 196)
+    cy = _draw(60, 196)
+    along, across = _turn(x - cx, y - cy, _draw(0, tau))
     distance = torch.hypot(along, across)
     if kind == 'pin_hole':
         return distance < _draw(2.5, 4), 0.15
     if kind == 'scratch':
-        bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
+        bend = _draw(-2e-3, 2e-3)
+        half = _draw(25, 50)
         return ((across - bend*along**2).abs() < 1.3) & (along.abs() < half), 0.8
     if kind == 'missing_thread':
-        thread, scale = u.floor(), len(u) / 256
+        thread = u.floor()
+        scale = len(u) / 256
         same = thread == thread[int(cy * scale), int(cx * scale)]
         return same & ((y - cy).abs() < _draw(40, 90)), _grey(v, 0.22)
     if kind == 'stain':
-        radius, lobes, phase = _draw(18, 32), int(_draw(3, 6)), _draw(0, 6)
+        radius = _draw(18, 32)
+        lobes, phase = int(_draw(3, 6)), _draw(0, 6)
         waves = torch.sin(lobes*torch.atan2(across, along) + phase)
         return distance < radius * (1 + 0.2*waves), grey * 0.75
     raise ValueError(f"Unknown defect '{kind}'; expected one of {', '.join(DEFECT_TYPES)}.")
@@ -68,8 +73,8 @@ def weave(seed: int, # the same seed and defect give the same image
     with seeded(seed):
         x = torch.arange(size).double() * 256 / size
         y = x[:, None]
-        angle, slope = radians(_draw(3, -3)), _draw(0, 2*pi)
-        u, v = [(t + 1.5 * torch.sin(2*pi*other / _draw(150, 300) + _draw(0, 6))) / 12 + _draw(0, 2)
+        angle, slope = radians(_draw(3, -3)), _draw(0, tau)
+        u, v = [(t + 1.5 * torch.sin(tau*other / _draw(150, 300) + _draw(0, 6))) / 12 + _draw(0, 2)
                 for t, other in zip(_turn(x, y, angle), (y, x))]
         warp_on_top = (u.floor() + v.floor()).int() % (2 * over) < over
         grey = _grey(torch.where(warp_on_top, u, v), torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
@@ -92,7 +97,8 @@ def _weave_plan(plan, folder, size, seed, over):
         for i in range(n):
             image, mask = weave(seed*1_000_003 + row*10_007 + i, defect, size, over)
             save_png(image.permute(1, 2, 0), folder/f'{split}/{defect or "good"}/{i:03}.png')
-            if defect: save_png(mask.byte() * 255, folder/f'ground_truth/{defect}/{i:03}_mask.png')
+            if defect:
+                save_png(mask.byte() * 255, folder/f'ground_truth/{defect}/{i:03}_mask.png')
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a07
 def make_synthetic(root: str|Path, # the folder that gets the folder of the category
@@ -105,8 +111,10 @@ def make_synthetic(root: str|Path, # the folder that gets the folder of the cate
 ) -> Path: # the folder of the category
     "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there, OSError if it cannot be."
     folder = Path(root, name)
-    if folder.exists(): raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
-    plan = ('train', None, n_train), ('test', None, 2 * n_test), *(('test', kind, n_test) for kind in DEFECT_TYPES)
+    if folder.exists():
+        raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
+    plan = [('train', None, n_train), ('test', None, 2 * n_test),
+            *(('test', kind, n_test) for kind in DEFECT_TYPES)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder) as new:
         _weave_plan(plan, new, size, seed, over)

@@ -861,7 +861,8 @@ def category(w, *paths):
 OWN = *(f'good/{i}.png' for i in range(6)), 'bad/x.png'
 TEST = *(f'good/{i}.png' for i in range(3)), 'stain/0.png', 'stain/1.png', 'cut/0.png'
 VISA = *(f'Data/Images/Normal/{i}.png' for i in range(3)), 'Data/Images/Anomaly/0.png', 'Data/Masks/Anomaly/0.png'
-LOCO = 'train/good/0.png', 'train/good/1.png', 'validation/good/0.png', 'test/good/0.png', 'test/logical_anomalies/0.png'
+LOGICAL = 'test/logical_anomalies/0.png'
+LOCO = 'train/good/0.png', 'train/good/1.png', 'validation/good/0.png', 'test/good/0.png', LOGICAL
 UNREAD = [
     ('all is read', OWN, ''),
     ('bad is called defects', [*OWN[:6], 'defects/0.png', 'defects/1.png'], 'not read: 2 image(s) in defects\n'),
@@ -870,7 +871,8 @@ UNREAD = [
      'not read: 1 image(s) in bad, 1 image(s) in good\n'),
     ('masks is called ground_truth', [*OWN, 'ground_truth/x.png'], 'not read: 1 image(s) in ground_truth\n'),
     ('the folder test', TEST, 'not read: 1 image(s) in cut, 2 image(s) in stain\n'),
-    ('3D-AD', [*AD3, 'test/hole/gt/7.png', 'test/good/gt/0.png', 'test/hole/xyz/7.tiff', 'validation/good/rgb/0.png'], ''),
+    ('3D-AD', [*AD3, 'test/hole/gt/7.png', 'test/good/gt/0.png', 'test/hole/xyz/7.tiff',
+               'validation/good/rgb/0.png'], ''),
     ('AD 2', [*AD2, 'test_public/ground_truth/bad/7_mask.png', 'test_private/0.png', 'validation/good/0.png'], ''),
     ('BMAD', [*BMAD, 'test/Ungood/label/7.png', 'test/good/label/0.png', 'valid/Ungood/img/0.png'], ''),
     ('BMAD, ill slices to train on', [*BMAD, 'train/Ungood/img/9.png'], 'not read: 1 image(s) in train/Ungood/img\n'),

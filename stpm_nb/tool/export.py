@@ -34,18 +34,15 @@ class Portable(torch.nn.Module):
 # %% ../../nbs/tool/05b_export.ipynb #5a2d0007
 def export(detector, # a fitted `Detector`
     path: str|Path): # the file to write: .pt2 (torch.export) or .onnx (needs onnx and onnxscript)
-    """Write a program that needs no stpm_nb: `images` uint8 [B, 3, rows, columns] in, `scores` and `maps` out, any B.
-    The threshold and what the images must be stand in it, the paths of this machine do not.
-
-    Raises ValueError for another ending or before `fit`, FileNotFoundError without the folder, ImportError
-    if ONNX is not installed."""
+    """Write a program: `images` uint8 [B, 3, rows, columns] in, `scores` and `maps` out, any B. Raises ValueError for
+    another ending or before `fit`, FileNotFoundError without the folder, ImportError without ONNX."""
     path, data = Path(path), io.BytesIO()
     if detector.student is None: raise ValueError('This detector has not learned anything yet; call fit or load.')
     if path.suffix not in ('.pt2', '.onnx'): raise ValueError(f'{path} ends in {path.suffix!r}, not .pt2 or .onnx.')
     about = json.dumps(detector.settings | dict(threshold=detector.threshold, images='RGB, uint8, 0 to 255'))
-    example = torch.zeros(2, 3, *torch.tensor(detector.settings['size']).expand(2)).byte()   # one number, if square
+    example = torch.zeros(2, 3, *torch.tensor(detector.settings['size']).expand(2)).byte()
     program = torch.export.export(Portable(detector).eval(), (example,), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
-    for node in program.graph.nodes: node.stack_trace = None                     # lines and paths of our source
+    for node in program.graph.nodes: node.stack_trace = None
     if path.suffix == '.pt2': torch.export.save(program, data, extra_files={'stpm_nb.json': about})
     else:
         onnx = torch.onnx.export(program, input_names=['images'], output_names=['scores', 'maps'], verbose=False)

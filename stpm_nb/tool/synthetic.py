@@ -28,7 +28,8 @@ def _noise(size):
     a, b = torch.rand(3 * size**2 // 16, 2, 8).double().unbind(1)               # eight of each in turn
     radius = torch.sqrt(-2 * torch.log1p(-a))
     angle = tau * b
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], 1).view(3, size, size)
+    return torch.stack([radius * angle.cos(),
+                        radius * angle.sin()], 1).view(3, size, size)
 
 def _turn(x, y, angle):
     "The coordinates of a grid that is turned by `angle`, in radians."
@@ -41,19 +42,16 @@ def _grey(t, contrast):
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
 def _defect(kind, grey, x, y, u, v):
     "A defect in fabric of grey values float64 [S, S]: its mask, bool [S, S], and the grey values in it."
-    cx = _draw(60, 196)
-    cy = _draw(60, 196)
+    cx, cy = _draw(60, 196), _draw(60, 196)
     along, across = _turn(x - cx, y - cy, _draw(0, tau))
     distance = torch.hypot(along, across)
     if kind == 'pin_hole':
         return distance < _draw(2.5, 4), 0.15
     if kind == 'scratch':
-        bend = _draw(-2e-3, 2e-3)
-        half = _draw(25, 50)
+        bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
         return ((across - bend*along**2).abs() < 1.3) & (along.abs() < half), 0.8
     if kind == 'missing_thread':
-        thread = u.floor()
-        scale = len(u) / 256
+        thread, scale = u.floor(), len(u) / 256
         same = thread == thread[int(cy * scale), int(cx * scale)]
         return same & ((y - cy).abs() < _draw(40, 90)), _grey(v, 0.22)
     if kind == 'stain':
@@ -77,10 +75,11 @@ def weave(seed: int, # the same seed and defect give the same image
         u, v = [(t + 1.5 * torch.sin(tau*other / _draw(150, 300) + _draw(0, 6))) / 12 + _draw(0, 2)
                 for t, other in zip(_turn(x, y, angle), (y, x))]
         warp_on_top = (u.floor() + v.floor()).int() % (2 * over) < over
-        grey = _grey(torch.where(warp_on_top, u, v), torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
+        grey = _grey(torch.where(warp_on_top, u, v),
+                     torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
         noise = 0.02 * _noise(size)
-        mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)     # true nowhere
+        mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)
     image = torch.where(mask, value, grey) * light * torch.tensor([1, 0.96, 0.86]).view(3, 1, 1) + noise
     return image.mul_(255).round_().clamp_(0, 255).byte(), mask
 
@@ -113,7 +112,8 @@ def make_synthetic(root: str|Path, # the folder that gets the folder of the cate
     folder = Path(root, name)
     if folder.exists():
         raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
-    plan = [('train', None, n_train), ('test', None, 2 * n_test),
+    plan = [('train', None, n_train),
+            ('test', None, 2 * n_test),
             *(('test', kind, n_test) for kind in DEFECT_TYPES)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder) as new:

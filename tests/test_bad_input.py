@@ -4,7 +4,7 @@ Each answer is one sentence that names the file or the value and says what to do
 exception (ValueError if a row names no other), a command ends with the sentence and exit code 1; no file is left that
 was not there before, and none is changed.
 A row is (what is wrong, a function of the world `w`, words ...); an exception class among the words is expected."""
-import copy, csv, hashlib, io, shutil, socket, struct, sys, tarfile, threading, zlib
+import copy, csv, hashlib, io, json, shutil, socket, struct, sys, tarfile, threading, zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from commands import run
 from stpm_nb.lab.brats import slice_brats
 from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
-from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, split_train_val
+from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, seeded, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
 from stpm_nb.tool.export import export
 from stpm_nb.tool.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
@@ -28,7 +28,8 @@ from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint,
                                check_mask, check_model, check_options, check_samples,
                                check_weights)
 from stpm_nb.metrics import image_auroc, pixel_auroc, pro
-from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead
+from stpm_nb.tool import readers, synthetic
+from stpm_nb.tool.readers import find_categories, find_samples, layout_of, load_category, photos, read_ahead
 from stpm_nb.lab.speed import stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import pick_device, read_state, save_state, train_student
@@ -231,12 +232,12 @@ LAYOUTS = [
      'e.heic', 'save it as JPEG'),
     ('VisA: no table', lambda w: visa(w, None), '1cls.csv', 'copy it there'),
     ('VisA: the table of something else', lambda w: visa(w, 'a,b\n1,2\n'), '1cls.csv',
-     'expected columns object, split, label, image, mask'),
+     'object, split, label, image, mask'),
     ('VisA: a table that is no text',
      after(visa, lambda w: (w.here/'visa/split_csv/1cls.csv').write_bytes(b'\xff\xfe\x00object\x80')), '1cls.csv',
-     'expected columns'),
+     'not the table of VisA'),
     ('VisA: a table cut off in a row', lambda w: visa(w, 'object,split,label,image,mask\npcb,train\n'), '1cls.csv',
-     'expected columns'),
+     'not the table of VisA'),
     ('VisA: a table without the category',
      lambda w: visa(w, 'object,split,label,image,mask\ncandle,train,normal,a.png,\n'), 'holds 0 good training image(s)',
      'pcb'),
@@ -249,7 +250,7 @@ LAYOUTS = [
     ('AD 2: a mask missing', layout(*AD2, 'test_public/ground_truth/bad/7.png'), FileNotFoundError, '7.png has no mask',
      '7_mask.png'),
     ('volumes that are not cut yet', lambda w: (text(w.here/'d/p/p_flair.nii.gz'), lambda: checked(w.here/'d'))[1],
-     'holds volumes', 'slice_brats'),
+     'is not a category', 'slice_brats'),
 ]
 
 @table(LAYOUTS)
@@ -950,6 +951,110 @@ def test_a_category_from_within_and_through_a_link(w):
         w.patch.chdir(w.here/place)
         names.append(load_category(folder, 32).name)
     assert names == ['link', 'pcb', 'pcb']
+
+def category(w, *paths):
+    "A folder with these files: images, or bytes that are none."
+    for p in paths: png(w.here/'d'/p) if p.endswith('.png') else text(w.here/'d'/p)
+    return w.here/'d'
+
+OWN = *(f'good/{i}.png' for i in range(6)), 'bad/x.png'
+TEST = *(f'good/{i}.png' for i in range(3)), 'stain/0.png', 'stain/1.png', 'cut/0.png'
+VISA = *(f'Data/Images/Normal/{i}.png' for i in range(3)), 'Data/Images/Anomaly/0.png', 'Data/Masks/Anomaly/0.png'
+LOGICAL = 'test/logical_anomalies/0.png'
+LOCO = 'train/good/0.png', 'train/good/1.png', 'validation/good/0.png', 'test/good/0.png', LOGICAL
+UNREAD = [
+    ('all is read', OWN, ''),
+    ('bad is called defects', [*OWN[:6], 'defects/0.png', 'defects/1.png'], 'not read: 2 image(s) in defects\n'),
+    ('a folder in good', [*OWN, 'good/more/a.png'], 'not read: 1 image(s) in good/more\n'),
+    ('formats that are not read', [*OWN, 'good/a.pgm', 'bad/b.EXR', 'bad/c.txt', '.hidden/d.png'],
+     'not read: 1 image(s) in bad, 1 image(s) in good\n'),
+    ('masks is called ground_truth', [*OWN, 'ground_truth/x.png'], 'not read: 1 image(s) in ground_truth\n'),
+    ('the folder test', TEST, 'not read: 1 image(s) in cut, 2 image(s) in stain\n'),
+    ('3D-AD', [*AD3, 'test/hole/gt/7.png', 'test/good/gt/0.png', 'test/hole/xyz/7.tiff',
+               'validation/good/rgb/0.png'], ''),
+    ('AD 2', [*AD2, 'test_public/ground_truth/bad/7_mask.png', 'test_private/0.png', 'validation/good/0.png'], ''),
+    ('BMAD', [*BMAD, 'test/Ungood/label/7.png', 'test/good/label/0.png', 'valid/Ungood/img/0.png'], ''),
+    ('BMAD, ill slices to train on', [*BMAD, 'train/Ungood/img/9.png'], 'not read: 1 image(s) in train/Ungood/img\n'),
+    ('VisA', [*VISA, 'Data/Images/Normal/9.png'], 'not read: 1 image(s) in Data/Images/Normal\n'),
+    ('AD', ['train/good/0.png', 'test/good/0.png', 'test/cut/0.png', 'ground_truth/cut/0_mask.png',
+            'ground_truth/good/0.png', 'old/0.png'], 'not read: 1 image(s) in old\n'),
+    ('LOCO', [*LOCO, 'ground_truth/logical_anomalies/0/0.png', 'ground_truth/logical_anomalies/0/1.png'], 'MVTec LOCO'),
+]
+
+@pytest.mark.parametrize('paths,line', [pytest.param(paths, line, id=what) for what, paths, line in UNREAD])
+def test_what_is_not_read_is_named(w, paths, line, capsys):
+    folder = category(w, *paths)
+    if paths[0] == VISA[0]:
+        rows = [f'd,{s},{k},d/{p},{m}' for p, s, k, m in zip(VISA, ['train'] * 2 + ['test'] * 2, ['normal'] * 3 + ['x'],
+                                                             ['', '', '', 'd/' + VISA[-1]])]
+        text(w.here/'split_csv/1cls.csv', '\n'.join(['object,split,label,image,mask', *rows]))
+    for name in ('check_samples', 'check_category', 'read_category'): w.patch.setattr(readers, name, lambda *a: None)
+    load_category(folder, 32)
+    printed = capsys.readouterr().out
+    assert printed.startswith(line) if line.startswith('MVTec') else printed == line
+    read = {s.path.resolve() for s in find_samples(folder)}
+    masks = {s.mask for s in find_samples(folder) if s.mask}
+    assert read <= {p.resolve() for p in photos(folder)} and not masks & {*photos(folder)}
+
+def test_masks_that_are_named_are_photos(w):
+    folder = category(w, *AD3, 'test/hole/gt/7.png', 'test/hole/xyz/7.png')
+    assert [p.name for p in photos(folder/'test/hole')] == ['7.png'] and photos(folder/'test/hole/gt')
+
+def test_several_masks_of_an_image_are_a_folder(w):
+    folder = category(w, *LOCO, 'test/structural_anomalies/0.png', 'ground_truth/structural_anomalies/0.png',
+                      *(f'ground_truth/logical_anomalies/0/{i}.png' for i in range(2)))
+    assert layout_of(folder) == 'loco'
+    samples = [s for s in find_samples(folder) if s.label]
+    assert [s.mask.relative_to(folder/'ground_truth').as_posix() for s in samples] == ['logical_anomalies/0',
+                                                                                       'structural_anomalies/0.png']
+    assert {s.split for s in find_samples(folder) if not s.label} == {'train', 'validation', 'test'}
+
+@pytest.mark.parametrize('mask', ['7.PNG', '7.bmp', '7.tif', '7.JPG'])
+def test_masks_in_other_letters_and_formats(w, mask):
+    for paths, masks in (([*OWN[:6], 'bad/7.png'], 'masks'), (AD3, 'test/hole/gt')):
+        folder = category(w, *paths)
+        for path in (folder/masks/mask, folder/masks/'other.png'): png(path.with_suffix('.png')).rename(path)
+        assert [s.mask for s in find_samples(folder) if s.label] == [folder/masks/mask]
+        shutil.rmtree(folder)
+
+def test_an_exported_file_knows_its_threshold_and_no_path(w):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    for name in ('m.pt2', 'm.onnx'): export(w.detector, w.here/name)
+    said = {'stpm_nb.json': ''}
+    torch.export.load(w.here/'m.pt2', extra_files=said)
+    for found in (said, onnxruntime.InferenceSession(w.here/'m.onnx').get_modelmeta().custom_metadata_map):
+        about = json.loads(found['stpm_nb.json'])
+        assert (about['threshold'], about['size'], about['category']) == (w.detector.threshold, 32, 'fabric')
+        assert about['images'] == 'RGB, uint8, 0 to 255'
+    for data in ((w.here/name).read_bytes() for name in ('m.pt2', 'm.onnx')):
+        for path in (Path(readers.__file__).parents[1], Path(torch.__file__).parent, Path.home()/'x', w.here, w.root):
+            assert str(path).removesuffix('x').encode() not in data
+
+def test_the_fabric_has_the_same_bytes_everywhere():
+    "Drawn as `torch.randn` draws; an error of float64's size in every coordinate changes nothing."
+    with seeded(5): ours = synthetic._noise(64)
+    with seeded(5): assert torch.allclose(ours.float(), torch.randn(3, 64, 64), atol=1e-5)
+    plain, turn = weave(3, 'stain', 64), synthetic._turn
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(synthetic, '_turn', lambda *args: tuple(t * (1 + 1e-13) for t in turn(*args)))
+        assert all(map(torch.equal, weave(3, 'stain', 64), plain))
+
+@pytest.mark.parametrize('white', [65535, 4095])
+def test_reading_ahead_holds_four_photos_at_a_time(w, white):
+    given, here, most = [], [], []
+    def read(path, *more):
+        given.append(more)
+        here.append(path)
+        most.append(len(here))
+        threading.Event().wait(.005)
+        here.pop()
+        return torch.zeros(3, 4, 4)
+    w.patch.setattr(readers, 'read_image', read)
+    w.patch.setattr('os.cpu_count', lambda: 64)
+    sizes = [len(b) for b in read_ahead(list('abcdefghij') * 5, (4, 4), white=white)]
+    assert sizes == [16, 16, 16, 2] and max(most) <= 4
+    assert {*given} == {((4, 4),) if white == 65535 else ((4, 4), white)}
+    assert [*read_ahead([], 4)] == []
 
 def test_a_download_that_is_shorter_than_promised(w):
     "Some Pythons notice it, for others the checksum does."

@@ -25,15 +25,14 @@ def verify_archive(path: Path, # a file of any size
     digest = hashlib.sha256()
     with open(path, 'rb') as f:
         while block := f.read(1 << 20): digest.update(block)
-    if (found := digest.hexdigest()) != sha256:
-        raise ValueError(f'{path.absolute()} has SHA-256 {found}, expected {sha256}; delete it and download it again.')
+    if (sha := digest.hexdigest()) != sha256: raise ValueError(f'{path} has SHA-256 {sha}, not {sha256}; delete it.')
 
 # %% ../../nbs/tool/00b_download.ipynb #81e5a9d4
 def fetch_archive(path: Path, # where the archive is put
     url: str, # its address
     sha256: str): # its SHA-256: 64 hexadecimal digits
     "Download and verify. Raises ValueError if another file arrives, OSError if the download fails."
-    advice = f'get {path.name} from {MVTEC_PAGE} and put it at {path.absolute()}, or give another address with url='
+    advice = f'get {path.name} from {MVTEC_PAGE} and put it at {path}, or give another address with url='
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as tmp:
         try: download_url_to_file(url, f'{tmp}/new', hash_prefix=sha256)
@@ -49,10 +48,9 @@ def download_mvtec(root: str|Path, # the folder that gets the category; the arch
     """Download MVTec AD once, verify it, unpack one category, and return its folder. Raises ValueError for an unknown
     category or another file, OSError if the download fails, tarfile.FilterError if a path leads out."""
     if category not in MVTEC_CATEGORIES: raise ValueError(f"'{category}' is none of {', '.join(MVTEC_CATEGORIES)}.")
-    archive, folder = Path(root)/'mvtec_anomaly_detection.tar.xz', Path(root)/category
+    archive, folder = Path(root, 'mvtec_anomaly_detection.tar.xz').absolute(), Path(root, category)
     if folder.is_dir(): return folder
-    if archive.exists(): verify_archive(archive, sha256)
-    else: fetch_archive(archive, url, sha256)
+    verify_archive(archive, sha256) if archive.exists() else fetch_archive(archive, url, sha256)
     with tempfile.TemporaryDirectory(prefix='.', dir=root) as tmp, tarfile.open(archive) as tar:
         tar.extractall(tmp, (m for m in tar if Path(m.name).parts[:1] == (category,)), filter='data')
         return (Path(tmp)/category).rename(folder)

@@ -6,7 +6,7 @@
 __all__ = ['DEFECT_TYPES', 'weave', 'save_png', 'make_synthetic']
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #0027a138
-from math import cos, pi, radians, sin
+from math import cos, pi, radians, sin, tau
 from pathlib import Path
 
 import numpy as np
@@ -16,73 +16,72 @@ from PIL import Image
 from ..data import seeded
 from .files import replaced
 
-_YARN = torch.tensor([1.0, 0.96, 0.86]).view(3, 1, 1)     # red, green, blue
-DEFECT_TYPES = ('missing_thread', 'pin_hole', 'scratch', 'stain')
+DEFECT_TYPES = 'missing_thread', 'pin_hole', 'scratch', 'stain'
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a02
 def _draw(lo, hi):
     "A random number between `lo` and `hi`."
-    return lo + (hi - lo) * torch.rand(()).item()
+    return lo + (hi - lo) * torch.rand(1).item()
+
+def _noise(size):
+    "Normal random numbers, float64 [3, size, size]: by Box and Muller's formula, two from two even ones."
+    a, b = torch.rand(3 * size**2 // 16, 2, 8).double().unbind(1)               # eight of each in turn
+    radius = torch.sqrt(-2 * torch.log1p(-a))
+    angle = tau * b
+    return torch.stack([radius * angle.cos(),
+                        radius * angle.sin()], 1).view(3, size, size)
 
 def _turn(x, y, angle):
     "The coordinates of a grid that is turned by `angle`, in radians."
     return x*cos(angle) + y*sin(angle), y*cos(angle) - x*sin(angle)
 
-def _wobble(t):
-    "A slow wave, 1.5 pixels high. Each call draws its own wavelength and start."
-    return 1.5 * torch.sin(2*pi*t / _draw(150, 300) + _draw(0, 6))
-
-def _half_sine(t):
-    "The height across threads: half a sine for each."
-    return torch.sin(pi * (t % 1))
-
-def _grey(height, contrast):
-    "Grey values of heights: broad threads, narrow gaps."
-    return 0.3 + contrast * height.clamp(min=0).sqrt()
+def _grey(t, contrast):
+    "Grey values across threads, each half a sine high: broad threads, narrow gaps."
+    return 0.3 + contrast * torch.sin(pi * (t - t.floor())).abs().sqrt()
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
 def _defect(kind, grey, x, y, u, v):
-    "A defect in fabric of grey values float32 [S, S]: its mask, bool [S, S], and the grey values in it."
+    "A defect in fabric of grey values float64 [S, S]: its mask, bool [S, S], and the grey values in it."
     cx, cy = _draw(60, 196), _draw(60, 196)
-    along, across = _turn(x - cx, y - cy, _draw(0, 2*pi))
+    along, across = _turn(x - cx, y - cy, _draw(0, tau))
+    distance = torch.hypot(along, across)
     if kind == 'pin_hole':
-        return along**2 + across**2 < _draw(2.5, 4)**2, 0.15
+        return distance < _draw(2.5, 4), 0.15
     if kind == 'scratch':
-        bend = _draw(-2e-3, 2e-3)
-        half = _draw(25, 50)
+        bend, half = _draw(-2e-3, 2e-3), _draw(25, 50)
         return ((across - bend*along**2).abs() < 1.3) & (along.abs() < half), 0.8
     if kind == 'missing_thread':
-        at_centre = u[int(cy * len(u) / 256), int(cx * len(u) / 256)]
-        same_thread = u.floor() == at_centre.floor()
-        return same_thread & ((y - cy).abs() < _draw(40, 90)), _grey(_half_sine(v), 0.22)
+        thread, scale = u.floor(), len(u) / 256
+        same = thread == thread[int(cy * scale), int(cx * scale)]
+        return same & ((y - cy).abs() < _draw(40, 90)), _grey(v, 0.22)
     if kind == 'stain':
         radius = _draw(18, 32)
         lobes, phase = int(_draw(3, 6)), _draw(0, 6)
-        edge = radius * (1 + 0.2*torch.sin(lobes*torch.atan2(across, along) + phase))
-        return (along**2 + across**2).sqrt() < edge, grey * 0.75
+        waves = torch.sin(lobes*torch.atan2(across, along) + phase)
+        return distance < radius * (1 + 0.2*waves), grey * 0.75
     raise ValueError(f"Unknown defect '{kind}'; expected one of {', '.join(DEFECT_TYPES)}.")
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #007867ba
 def weave(seed: int, # the same seed and defect give the same image
     defect: str=None, # one of `DEFECT_TYPES`, or None for a good image
-    size: int=256, # side of the image, in pixels
+    size: int=256, # side of the image, in pixels, a multiple of 4
     over: int=1, # threads that each one passes over, then under: 1 is plain weave, 2 or 3 twill
 ) -> tuple: # (image uint8 [3, size, size], mask bool [size, size])
     "Weave one image of fabric; a defect changes the pixels of its mask only. Raises ValueError for an unknown defect."
     with seeded(seed):
-        side = torch.arange(size) * 256 / size
-        y, x = torch.meshgrid(side, side, indexing='ij')
-        theta, slope = radians(_draw(-3, 3)), _draw(0, 2*pi)
-        u, v = _turn(x, y, -theta)
-        u = (u + _wobble(y)) / 12 + _draw(0, 2)
-        v = (v + _wobble(x)) / 12 + _draw(0, 2)
-        warp_on_top = (u.floor() + v.floor()) % (2 * over) < over
-        grey = _grey(torch.where(warp_on_top, _half_sine(u), 0.8*_half_sine(v)), 0.4)
+        x = torch.arange(size).double() * 256 / size
+        y = x[:, None]
+        angle, slope = radians(_draw(3, -3)), _draw(0, tau)
+        u, v = [(t + 1.5 * torch.sin(tau*other / _draw(150, 300) + _draw(0, 6))) / 12 + _draw(0, 2)
+                for t, other in zip(_turn(x, y, angle), (y, x))]
+        warp_on_top = (u.floor() + v.floor()).int() % (2 * over) < over
+        grey = _grey(torch.where(warp_on_top, u, v),
+                     torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
-        noise = 0.02 * torch.randn(3, size, size)
-        mask, value = _defect(defect, grey, x, y, u, v) if defect else (x < 0, grey)     # x < 0 is true nowhere
-    image = torch.where(mask, value, grey) * light * _YARN + noise
-    return (image.clamp(0, 1) * 255).round().byte(), mask
+        noise = 0.02 * _noise(size)
+        mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)
+    image = torch.where(mask, value, grey) * light * torch.tensor([1, 0.96, 0.86]).view(3, 1, 1) + noise
+    return image.mul_(255).round_().clamp_(0, 255).byte(), mask
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #01127080
 def save_png(pixels, # a tensor or an array, uint8 or bool, [h, w] or [h, w, 3]
@@ -91,14 +90,14 @@ def save_png(pixels, # a tensor or an array, uint8 or bool, [h, w] or [h, w, 3]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=1)
 
-def _weave_plan(plan, folder, size, seed, over=1):
+def _weave_plan(plan, folder, size, seed, over):
     "Weave and save the images of a plan: a row (split, defect or None, number of images) for each folder."
     for row, (split, defect, n) in enumerate(plan):
         for i in range(n):
             image, mask = weave(seed*1_000_003 + row*10_007 + i, defect, size, over)
-            save_png(image.permute(1, 2, 0), folder/split/(defect or 'good')/f'{i:03}.png')
+            save_png(image.permute(1, 2, 0), folder/f'{split}/{defect or "good"}/{i:03}.png')
             if defect:
-                save_png(mask.byte() * 255, folder/'ground_truth'/defect/f'{i:03}_mask.png')
+                save_png(mask.byte() * 255, folder/f'ground_truth/{defect}/{i:03}_mask.png')
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a07
 def make_synthetic(root: str|Path, # the folder that gets the folder of the category
@@ -110,11 +109,12 @@ def make_synthetic(root: str|Path, # the folder that gets the folder of the cate
     over: int=1, # the weave, see `weave`
 ) -> Path: # the folder of the category
     "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there, OSError if it cannot be."
-    folder = Path(root)/name
+    folder = Path(root, name)
     if folder.exists():
         raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
-    plan = [('train', None, n_train), ('test', None, 2 * n_test)]
-    plan += [('test', kind, n_test) for kind in DEFECT_TYPES]
+    plan = [('train', None, n_train),
+            ('test', None, 2 * n_test),
+            *(('test', kind, n_test) for kind in DEFECT_TYPES)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder) as new:
         _weave_plan(plan, new, size, seed, over)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from commands import run
 from stpm_nb.lab.brats import slice_brats
-from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
+from stpm_nb.lab.bench import stpm_bench_categories, stpm_bench_speed
+from stpm_nb.lab.categories import bench_categories, run_category
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
 from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
@@ -29,7 +30,6 @@ from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint,
                                check_weights)
 from stpm_nb.metrics import image_auroc, pixel_auroc, pro
 from stpm_nb.tool.readers import find_categories, find_samples, load_category, read_ahead
-from stpm_nb.lab.speed import stpm_bench_speed
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import pick_device, read_state, save_state, train_student
 

@@ -24,7 +24,7 @@ from ..detector import Detector, made_on, make_scorer
 def _made_up_maps(m=160, size=256):
     "(maps float32 [m, size, size], masks bool [m, size, size]) that look like a test set's; always the same."
     noise = np.random.default_rng(0).random((2, m, size, size), np.float32)
-    disturbed, hidden = ndimage.gaussian_filter(noise, (0, 0, size/64, size/64))
+    disturbed, hidden = ndimage.gaussian_filter(noise, (0, 0, size/64, size/64))     # 0: not along the first two axes
     anomalous = np.arange(m)[:, None, None] % 4 > 0
     return disturbed + anomalous * hidden, anomalous & (hidden > np.quantile(hidden, .99))
 
@@ -68,6 +68,7 @@ def bench_metrics(repeat: int=3, # runs of each; the fastest counts
 # %% ../../nbs/lab/08_speed.ipynb #6ea14b5e
 def _nchw(net):
     "A copy of a teacher or a student in evaluation mode that computes in float32, its weights and batches in NCHW."
+    # `deepcopy` of such a network forgets the evaluation mode
     plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()
     plain.register_forward_pre_hook(lambda net, given: given[0].contiguous())
     return plain
@@ -83,7 +84,7 @@ def _whole(net):
 def _official_step(teacher, student, optimiser, x):
     "One step of the official loop for x, float32 [B, 3, S, S]: forward twice, backward, update."
     with torch.no_grad(): target = pyramid(teacher, x)
-    loss = 2 * pyramid_loss(target, pyramid(student, x))
+    loss = 2 * pyramid_loss(target, pyramid(student, x))             # the authors' distance has no factor 1/2
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()

@@ -15,7 +15,8 @@ from PIL import Image
 
 from commands import run
 from stpm_nb.lab.brats import slice_brats
-from stpm_nb.lab.categories import bench_categories, run_category, stpm_bench_categories
+from stpm_nb.lab.bench import stpm_bench_categories, stpm_bench_speed
+from stpm_nb.lab.categories import bench_categories, run_category
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
 from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, seeded, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
@@ -28,9 +29,8 @@ from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint,
                                check_mask, check_model, check_options, check_samples,
                                check_weights)
 from stpm_nb.metrics import image_auroc, pixel_auroc, pro
-from stpm_nb.tool import readers, synthetic
-from stpm_nb.tool.readers import find_categories, find_samples, layout_of, load_category, photos, read_ahead
-from stpm_nb.lab.speed import stpm_bench_speed
+from stpm_nb.tool import synthetic
+from stpm_nb.tool.readers import find_categories, find_samples, layout_of, load_category, photos
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import pick_device, read_state, save_state, train_student
 
@@ -334,10 +334,6 @@ def pair(mask, photo):
 
 def oblong(path): return png(path, (40, 41))
 
-def among_sound_ones(w):
-    paths = [has(w, png, 'a.png'), has(w, text, 'b.png')] * 20
-    return lambda: list(read_ahead(paths, 32))
-
 def went_away(w):
     samples = find_mvtec(w.copy())
     shutil.rmtree(w.here/'bad'/'test')
@@ -364,7 +360,6 @@ IMAGES = [
     ('no such mask', pair(None, png), FileNotFoundError, 'm.png', 'a.png has no mask'),
     ('a mask of another size', pair(png, oblong), 'm.png is 40 x 40', '40 x 41'),
     ('a mask of no image', pair(png, None), FileNotFoundError, 'a.png', 'check the path'),
-    ('a broken image among sound ones', among_sound_ones, 'b.png cannot be read'),
     ('images that went away', went_away, 'cannot be read as an image', 'FileNotFoundError', '/test/'),
 ]
 
@@ -1038,23 +1033,6 @@ def test_the_fabric_has_the_same_bytes_everywhere():
     with pytest.MonkeyPatch.context() as m:
         m.setattr(synthetic, '_turn', lambda *args: tuple(t * (1 + 1e-13) for t in turn(*args)))
         assert all(map(torch.equal, weave(3, 'stain', 64), plain))
-
-@pytest.mark.parametrize('white', [65535, 4095])
-def test_reading_ahead_holds_four_photos_at_a_time(w, white):
-    given, here, most = [], [], []
-    def read(path, *more):
-        given.append(more)
-        here.append(path)
-        most.append(len(here))
-        threading.Event().wait(.005)
-        here.pop()
-        return torch.zeros(3, 4, 4)
-    w.patch.setattr(readers, 'read_image', read)
-    w.patch.setattr('os.cpu_count', lambda: 64)
-    sizes = [len(b) for b in read_ahead(list('abcdefghij') * 5, (4, 4), white=white)]
-    assert sizes == [16, 16, 16, 2] and max(most) <= 4
-    assert {*given} == {((4, 4),) if white == 65535 else ((4, 4), white)}
-    assert [*read_ahead([], 4)] == []
 
 def test_a_download_that_is_shorter_than_promised(w):
     "Some Pythons notice it, for others the checksum does."

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from commands import BIN, Command, run
+from stpm_nb.data import Category
 from stpm_nb.features import make_teacher
-from stpm_nb.lab import benchmark, speed
+from stpm_nb.lab import bench, speed
+from stpm_nb.tool import readers, report, synthetic
 from stpm_nb.tool.synthetic import make_synthetic
 from stpm_nb.train import train_student
 
@@ -77,25 +79,44 @@ def test_benchmarks_measure_what_their_commands_are_asked(monkeypatch, tmp_path)
             asked.append((name, *args))
             return result
         return stand_in
-    monkeypatch.setattr(benchmark, 'bench_metrics', noting('metrics'))
-    benchmark.stpm_bench_metrics()
+    monkeypatch.setattr(speed, 'bench_metrics', noting('metrics'))
+    bench.stpm_bench_metrics()
     assert asked == [('metrics',)]
     asked.clear()
-    detector = SimpleNamespace(device=torch.device('cpu'), settings=dict(teacher='none'))
-    data = SimpleNamespace(name='screw')
-    given = dict(detector_or_untrained=detector, load_category=data, make_synthetic='woven')
-    for name, result in (given | dict(bench_training={}, bench_scoring={})).items():
-        monkeypatch.setattr(speed, name, noting(name, result))
-    speed.stpm_bench_speed()
+    given = {(report, 'detector_or_untrained'): 'detector', (synthetic, 'make_synthetic'): 'woven',
+             (readers, 'load_category'): 'data', (speed, 'bench_training'): dict(category='screw', training={}),
+             (speed, 'bench_scoring'): {}}
+    for (module, name), result in given.items(): monkeypatch.setattr(module, name, noting(name, result))
+    bench.stpm_bench_speed()
     assert [a[0] for a in asked] == ['detector_or_untrained', 'make_synthetic', 'load_category',
                                      'bench_training', 'bench_scoring']
     asked.clear()
-    speed.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out=tmp_path/'s.json')
+    bench.stpm_bench_speed('screw', 100, seeds=3, device='cpu', out=tmp_path/'s.json')
     assert asked == [('detector_or_untrained', 'cpu'), ('load_category', 'screw'),
-                     ('bench_training', detector, data, 100, 3), ('bench_scoring', detector, data)]
-    found = json.loads((tmp_path/'s.json').read_text())
+                     ('bench_training', 'detector', 'data', 100, 3), ('bench_scoring', 'detector', 'data')]
+    assert json.loads((tmp_path/'s.json').read_text()) == dict(category='screw', training={}, scoring={})
+
+def test_training_is_timed_beside_its_machine(monkeypatch):
+    "The figures name the machine and the versions; ours is fitted once a seed, the official loop once."
+    fits, category = [], Category('screw', torch.zeros(10, 3, 32, 32, dtype=torch.uint8), *[None]*4)
+    detector = SimpleNamespace(device=torch.device('cpu'), settings=dict(teacher='none'), teacher=None)
+    for name, stand_in in dict(_fit=lambda *args: fits.append(args), _plain=lambda *args: None,
+                               _judge=lambda name, curve, *rest: dict(name=name, curve=[(1, .5)]),
+                               _train_official=lambda *args: fits.append(args[3]) or (None, [])).items():
+        monkeypatch.setattr(speed, name, stand_in)
+    found = speed.bench_training(detector, category, 100, seeds=3, own_epochs=7)
     made_on = {'machine', 'device', 'precision', 'threads', 'stpm_nb', 'torch', 'torchvision'}
-    assert set(found) == made_on | {'category', 'training', 'scoring'}
+    assert set(found) == made_on | {'category', 'training'} and found['category'] == 'screw'
+    assert fits == [(detector, category, 7, seed) for seed in range(3)] + [100]
+    assert [r['name'] for k in ('ours', 'official') for r in found['training'][k]] == ['ours'] * 3 + ['official']
+
+HEAVY = {'torch', 'matplotlib', 'sklearn', 'nbconvert'}
+
+@pytest.mark.parametrize('module', sorted({v.split(':')[0] for v in COMMANDS.values()} - {'stpm_nb.tool.commands'}))
+def test_help_does_not_wait_for_pytorch(module):
+    "A module of commands imports what its commands need when they need it."
+    program = f'import sys, {module}\nprint({HEAVY} & {{*sys.modules}})'
+    assert subprocess.check_output([sys.executable, '-c', program], text=True) == 'set()\n'
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from commands import warm
-from stpm_nb.press.site import stpm_site
+from stpm_nb.press.course import stpm_site
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = configparser.ConfigParser(delimiters=['='])

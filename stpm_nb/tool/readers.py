@@ -4,18 +4,15 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'ASIDE', 'OTHER_SUFFIXES', 'find_visa', 'find_bmad', 'find_photos', 'layout_of', 'find_categories',
-           'find_samples', 'photos', 'load_category', 'read_ahead']
+           'find_samples', 'photos', 'load_category']
 
 # %% ../../nbs/tool/00c_readers.ipynb #e1275f0c
 import csv, re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from os.path import abspath, realpath, relpath
 from pathlib import Path
 
-import torch
-
-from ..data import IMAGE_SUFFIXES, Category, Sample, find_mvtec, image_files, read_category, read_image
+from ..data import IMAGE_SUFFIXES, Category, Sample, find_mvtec, image_files, read_category
 from .gate import check_category, check_samples
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a002
@@ -141,20 +138,7 @@ def load_category(folder: str|Path, # a category in any of the layouts
     if left: print('not read:', ', '.join(f'{n} image(s) in {relpath(p, folder)}' for p, n in left.items()))
     if layout_of(folder) == 'loco':
         print('MVTec LOCO AD has a metric of its own, sPRO (saturated per-region overlap); PRO is another one.')
-    check_samples(samples, folder)
-    category = read_category(Path(abspath(folder)).name, samples, size)
+    known = check_samples(samples, folder)
+    category = read_category(Path(abspath(folder)).name, samples, size, known['white'])._replace(ratio=known['ratio'])
     check_category(category)
     return category
-
-# %% ../../nbs/tool/00c_readers.ipynb #00c0a010
-def read_ahead(paths: list, # of image files
-    size=256, # side of the square they are resized to, in pixels, or (rows, columns)
-    batch: int=16, # images in one batch; the last may have fewer
-    white: int=65535): # the value that is white in files of 16 bits
-    """Yield batches, uint8 [B, 3, size, size], while four threads read the next two: at most four photos are decoded at
-    a time, on any machine. Raises as `read_image`."""
-    queue, more = [], (white,) * (white != 65535)
-    with ThreadPoolExecutor(4) as pool:
-        for i in range(0, len(paths) + 2*batch, batch):                      # the last two are empty
-            queue.append(pool.map(lambda p: read_image(p, size, *more), paths[i:i+batch]))
-            if len(queue) > 2: yield torch.stack(list(queue.pop(0)))

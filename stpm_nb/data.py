@@ -22,22 +22,22 @@ from torchvision.transforms.v2 import functional as TF
 # %% ../nbs/00_data.ipynb #0093f041
 def upright(photo, # the path of an image file, a PIL image, or an array uint8 [h, w, 3]
     least: int=2**16, # pixels a side that are wanted: a larger JPEG may be read at a fraction
-) -> Image.Image: # in RGB; 16-bit files in a mode of their own, which begins with I
+) -> Image.Image: # in RGB; 16-bit and floating-point files in a mode of their own, which begins with I or F
     "Open a photo and turn it as its camera says. Raises ValueError if it cannot be read as an image."
     try:
-        im = Image.fromarray(photo) if isinstance(photo, np.ndarray) else photo
+        im = Image.fromarray(photo) if getattr(photo, 'dtype', None) in (np.uint8, np.uint16) else photo
         if not isinstance(im, Image.Image): im = Image.open(io.BytesIO(Path(photo).read_bytes()))     # by its name, PIL garbles some TIFFs
         im.draft(None, (least, least))
         im = ImageOps.exif_transpose(im)
-        return im if im.mode.startswith('I') else im.convert('RGB')
+        return im if im.mode.startswith(('I', 'F')) else im.convert('RGB')
     except Exception as e:   # a broken file ends in one of many kinds of exception
-        raise ValueError(f'{photo} cannot be read as an image ({type(e).__name__}); replace or remove it.')
+        raise ValueError(f'{photo!s:.300} cannot be read as an image ({type(e).__name__}); replace or remove it.')
 
 # %% ../nbs/00_data.ipynb #0c93f041
 def pair(size: int|tuple, # the side of a square, or (rows, columns)
 ) -> list: # [rows, columns]
     "Both sides of an image."
-    return [size, size] if isinstance(size, int) else [*size]
+    return np.broadcast_to(size, 2).tolist()
 
 def read_image(photo, # see `upright`: grey, colour, transparent, 8 or 16 bit
     size: int|tuple=256, # (rows, columns) it is resized to, or the side of a square, in pixels

@@ -53,7 +53,7 @@ def region_of(masks: np.ndarray, # bool [M, H, W], True = defective
     "Which region each defective pixel belongs to, counted through all images, in the order of `maps[masks]`."
     if regions is None: return ndimage.label(masks, structure=TOUCH)[0][masks] - 1
     number = np.asarray(regions)[masks].astype(int)         # [K], counted anew in each image
-    return np.unique(masks.nonzero()[0] * (number.max() + 1) + number, return_inverse=True)[1]
+    return np.unique(masks.nonzero()[0] * (number.max(initial=0) + 1) + number, return_inverse=True)[1]
 
 # %% ../nbs/04_metrics.ipynb #6f8bd022
 def strip_area(low: np.ndarray, # float64 [K], false-positive rate at which the strip begins to rise

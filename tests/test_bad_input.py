@@ -29,7 +29,7 @@ from stpm_nb.tool.gate import (check_backbone, check_category, check_checkpoint,
                                check_mask, check_model, check_options, check_samples,
                                check_weights)
 from stpm_nb.metrics import image_auroc, pixel_auroc, pro
-from stpm_nb.tool import synthetic
+from stpm_nb.tool import readers, synthetic
 from stpm_nb.tool.readers import find_categories, find_samples, layout_of, load_category, photos
 from stpm_nb.tool.synthetic import make_synthetic, weave
 from stpm_nb.train import pick_device, read_state, save_state, train_student
@@ -226,7 +226,7 @@ LAYOUTS = [
     ('photos: two good images and defects', layout('good/a.png', 'good/b.png', 'bad/c.png'),
      'holds 1 good training image(s)', 'at least 2'),
     ('photos: a mask missing', layout('good/a.png', 'good/b.png', 'good/c.png', 'bad/d.png', 'masks/e.png'),
-     'd.png has no mask', 'masks/d.png'),
+     FileNotFoundError, 'd.png has no mask', 'masks/d.png'),
     ('photos: a heic among the defects',
      after(layout('good/a.png', 'good/b.png', 'good/c.png'), lambda w: text(w.here/'d/bad/e.heic')),
      'e.heic', 'save it as JPEG'),
@@ -552,7 +552,7 @@ def old_torch(w):
 OPTIONS = [
     ('no epochs', lambda w: lambda: check_options(epochs=0), '--epochs is 0', 'at least 1'),
     ('no seeds', lambda w: lambda: check_options(seeds=-1), '--seeds is -1', 'at least 1'),
-    ('a size of 50', lambda w: lambda: check_options(size=50), '--size is 50', 'multiple of 16'),
+    ('a size of 50', lambda w: lambda: check_options(size=50), '--size is 50', 'multiples of 16'),
     ('an old PyTorch', old_torch, 'PyTorch 2.9.1', 'update it'),
 ]
 
@@ -686,8 +686,8 @@ TRAIN = [
     ('the folder of categories', train(category='{root}'), '{root} is not a category'),
     ('no epochs', train(epochs=0), '--epochs is 0', 'at least 1'),
     ('fewer than no epochs', train(epochs=-3), '--epochs is -3'),
-    ('a size of 50', train(size=50), '--size is 50', 'multiple of 16'),
-    ('a size of 0', train(size=0), '--size is 0', 'multiple of 16', '32'),
+    ('a size of 50', train(size=50), '--size is 50', 'multiples of 16'),
+    ('a size of 0', train(size=0), '--size is 0', 'multiples of 16', '32'),
     ('a size of 16', train(size=16), '--size is 16', '32'),
     ('a size of a mile', train(size=160_000), '--size is 160000', '4096'),
     ('an unknown layout', train(layout='coco'), "'coco'", 'mvtec, photos'),
@@ -762,7 +762,7 @@ BENCH = [
     ('a comma too many', bench(only='fabric,'), "no category ''", 'it has fabric'),
     ('no seeds', bench(seeds=0), '--seeds is 0', 'at least 1'),
     ('no epochs', bench(epochs=0), '--epochs is 0', 'at least 1'),
-    ('a size of 50', bench(size=50), '--size is 50', 'multiple of 16'),
+    ('a size of 50', bench(size=50), '--size is 50', 'multiples of 16'),
     ('an unknown backbone', bench(backbone='resnet17'), "'resnet17'", 'resnet18'),
     ('no ImageNet weights', bench(missing_weights, untrained=False), 'resnet18-f37072fd.pth'),
     ('an output folder inside a file', bench(out='{root}/model.pt/x'), 'cannot be written to', '--out'),
@@ -897,7 +897,7 @@ def test_the_same_folder_may_be_trained_on_again_and_another_not(w):
     stpm_train(str(w.fabric), **small)
 
 def test_a_heat_map_has_the_shape_of_its_photo(w):
-    def check_wide(path): return 2.5 if Path(path).stem == 'wide' else None
+    def check_wide(path): return (2.5 if Path(path).stem == 'wide' else 1., 0, False)
     w.patch.setattr('stpm_nb.tool.gate.check_file', check_wide)
     for name in ('wide', 'square'): shutil.copy(w.fabric/'test'/'good'/'000.png', w.here/f'{name}.png')
     stpm_predict(str(w.model), ['wide.png', 'square.png'], out='p', device='cpu')
@@ -983,7 +983,9 @@ def test_what_is_not_read_is_named(w, paths, line, capsys):
         rows = [f'd,{s},{k},d/{p},{m}' for p, s, k, m in zip(VISA, ['train'] * 2 + ['test'] * 2, ['normal'] * 3 + ['x'],
                                                              ['', '', '', 'd/' + VISA[-1]])]
         text(w.here/'split_csv/1cls.csv', '\n'.join(['object,split,label,image,mask', *rows]))
-    for name in ('check_samples', 'check_category', 'read_category'): w.patch.setattr(readers, name, lambda *a: None)
+    w.patch.setattr(readers, 'check_samples', lambda *a: dict(white=65535, ratio=1.))
+    w.patch.setattr(readers, 'read_category', lambda *a: SimpleNamespace(_replace=lambda ratio: None))
+    w.patch.setattr(readers, 'check_category', lambda *a: None)
     load_category(folder, 32)
     printed = capsys.readouterr().out
     assert printed.startswith(line) if line.startswith('MVTec') else printed == line
@@ -1019,7 +1021,7 @@ def test_an_exported_file_knows_its_threshold_and_no_path(w):
     torch.export.load(w.here/'m.pt2', extra_files=said)
     for found in (said, onnxruntime.InferenceSession(w.here/'m.onnx').get_modelmeta().custom_metadata_map):
         about = json.loads(found['stpm_nb.json'])
-        assert (about['threshold'], about['size'], about['category']) == (w.detector.threshold, 32, 'fabric')
+        assert (about['threshold'], about['size'], about['category']) == (w.detector.threshold, [32, 32], 'fabric')
         assert about['images'] == 'RGB, uint8, 0 to 255'
     for data in ((w.here/name).read_bytes() for name in ('m.pt2', 'm.onnx')):
         for path in (Path(readers.__file__).parents[1], Path(torch.__file__).parent, Path.home()/'x', w.here, w.root):

@@ -180,7 +180,7 @@ def sides(draw):
 def check_reading(x, path, kind, size):
     "What a reader gives is a tensor of its kind, or one sentence that names the file."
     if isinstance(x, Exception): return sentence(x, path)
-    want = (torch.uint8, (3, size, size)) if kind is seen else (torch.bool, (size, size))
+    want = (torch.uint8, (3, size, size)) if kind is seen else (torch.int32, (size, size))
     assert (x.dtype, tuple(x.shape)) == want
 
 @examples(100)

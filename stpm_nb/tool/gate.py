@@ -39,7 +39,7 @@ def check_options(epochs: int=None, # passes over the training images, if given
 ) -> int|list: # the size as a number, or [rows, columns]
     "Raises ValueError if an option of a command is a number that cannot be meant."
     for k, n in dict(epochs=epochs, seeds=seeds).items(): _need(n is None or n>0, f'--{k} is {n}; expected at least 1.')
-    _need(rate is None or 0 < rate < 1, f'--false-alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
+    _need(rate is None or 0 < rate < 1, f'--false_alarms is {rate}; expected a share above 0 and below 1, as 0.05.')
     with _trying(f'--size is {size}; expected multiples of 16 from 32 to 4096, as 256 or 192x256 (rows x columns).'):
         sides = [int(side) for side in str(size).split('x')]
         _need(len(sides) < 3 and all(32 <= side <= 4096 and side % 16 == 0 for side in sides), '')
@@ -163,8 +163,9 @@ def check_model(path: str|Path): # a file that `Detector.save` wrote
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
         settings, (H, W), scores = state['settings'], state['settings']['size'], state['good_scores']
-        _need(isinstance(state['history'], list) and 16 <= H <= 4096 and 16 <= W <= 4096 and settings['white'] > 0, '')
-        _need(0 < state['threshold'] < np.inf and sorted(scores) == scores and 0 <= scores[0] <= scores[-1] < np.inf, '')
+        _need(isinstance(state['history'], list) and type(H) is type(W) is int and 16 <= min(H, W), '')
+        _need(max(H, W) <= 4096 and settings['white'] > 0 and 0 < state['threshold'] < np.inf, '')
+        _need(sorted(scores) == scores and 0 <= scores[0] <= scores[-1] < np.inf, '')
         with torch.device('meta'): net = make_student(backbone=settings['backbone'])
         for weights in (state['teacher'], state['student']):
             net.load_state_dict(weights, assign=True)

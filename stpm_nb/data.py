@@ -25,13 +25,15 @@ def upright(photo, # the path of an image file, a PIL image, or an array uint8 [
 ) -> Image.Image: # in RGB; 16-bit and floating-point files in a mode of their own, which begins with I or F
     "Open a photo and turn it as its camera says. Raises ValueError if it cannot be read as an image."
     try:
-        im = Image.fromarray(photo) if getattr(photo, 'dtype', None) in (np.uint8, np.uint16) else photo
-        if not isinstance(im, Image.Image): im = Image.open(io.BytesIO(Path(photo).read_bytes()))     # by its name, PIL garbles some TIFFs
-        im.draft(None, (least, least))
+        if isinstance(photo, np.ndarray): im = Image.fromarray(photo.astype(np.uint8, casting='safe'))
+        elif isinstance(photo, Image.Image): im = photo
+        else:
+            im = Image.open(io.BytesIO(Path(photo).read_bytes()))    # given a name, PIL garbles some TIFFs
+            im.draft(None, (least, least))
         im = ImageOps.exif_transpose(im)
         return im if im.mode.startswith(('I', 'F')) else im.convert('RGB')
     except Exception as e:   # a broken file ends in one of many kinds of exception
-        raise ValueError(f'{photo!s:.300} cannot be read as an image ({type(e).__name__}); replace or remove it.')
+        raise ValueError(f'{photo!s:.99} cannot be read as an image ({type(e).__name__}); replace or remove.')
 
 # %% ../nbs/00_data.ipynb #0c93f041
 def pair(size: int|tuple, # the side of a square, or (rows, columns)

@@ -34,9 +34,6 @@ def make_scorer(teacher: torch.nn.Module, # in evaluation mode
     return score
 
 # %% ../nbs/05_detector.ipynb #0083995b
-FORMAT, VERSION = 'stpm_nb detector', 2
-KEPT, NETS = ('settings', 'good_scores', 'threshold', 'history'), ('teacher', 'student')  # in a model file
-
 class Detector:
     """Student-teacher feature pyramid matching as one object: `fit`, `predict`, `save`, `load`.
 
@@ -76,7 +73,7 @@ def fit(self:Detector, category: Category, # its training images are used
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold = None  # until 4
+    self.threshold, _ = None, vars(self).pop('score', None)  # no more of an earlier student
     train, val = (category.train[i].to(self.device) for i in split_train_val(len(category.train), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
@@ -84,7 +81,6 @@ def fit(self:Detector, category: Category, # its training images are used
     self.settings.update(category=str(category.name), size=[*train.shape[2:]], white=category.white,
                          ratio=category.ratio, train_images=len(category.train), seed=int(seed),
                          epochs=len(self.history), **made_on(self.device))
-    vars(self).pop('score', None)  # of an earlier student
     self.good_scores = sorted(self.predict(val)[0].tolist())  # 4
     self.threshold = self.threshold_for()
     return self
@@ -98,8 +94,10 @@ def predict(self:Detector, images, # uint8 [M, 3, H, W], one [3, H, W], or photo
 
     Raises ValueError before `fit`, and for images of another kind or size."""
     if self.student is None: raise ValueError('This detector has not learned anything yet; call fit or load.')
-    (H, W), white = self.settings['size'], self.settings['white']
-    if isinstance(images, str) or not hasattr(images, '__iter__'): images = [images]
+    H, W = self.settings['size']
+    white = self.settings['white']
+    if isinstance(images, str) or not hasattr(images, '__iter__'):
+        images = [images]  # one photo
     if getattr(images, 'ndim', 4) == 3: images = images[None]
     if not torch.is_tensor(images): images = torch.stack([read_image(x, (H, W), white) for x in images])
     if images.dtype != torch.uint8 or images.shape[1:] != (3, H, W):
@@ -119,33 +117,34 @@ def show_samples(images, # uint8 [n, 3, H, W] or [3, H, W]: here and below a ten
     masks=None, # bool [n, H, W], ground truth
     titles: list=(), # n strings
     suptitle: str='', # a title over the figure
-    heat=None, # float [n, H, W], anomaly maps divided by the threshold
-) -> plt.Figure: # n columns; closed, so that a notebook shows it once
+    heat=None) -> plt.Figure: # float [n, H, W], anomaly maps divided by the threshold
     "Draw images in a row, below them their heat (0 to 2; above 1 is anomalous) and their ground-truth masks."
-    rows = {'image': images, 'heat': heat, 'ground-truth mask': masks}
-    rows = {name: torch.as_tensor(x).cpu() for name, x in rows.items() if x is not None}
-    n = rows['image'].shape[:-3].numel()
-    look = dict(figsize=(2*n + 1, 2.3*len(rows)), layout='constrained')
-    fig, axs = plt.subplots(len(rows), n, squeeze=False, **look)
-    for row, (name, x) in zip(axs, rows.items()):
-        row[0].set_ylabel(name)
-        colours, top = ('inferno', 2) if name == 'heat' else ('gray', 1)
-        for ax, picture in zip(row, x.reshape(n, -1, *x.shape[-2:]).movedim(1, 3).numpy()):
+    rows = [('image', images, None, 1), ('heat', heat, 'inferno', 2), ('ground-truth mask', masks, 'gray', 1)]
+    rows = [row for row in rows if row[1] is not None]
+    m, n = len(rows), torch.as_tensor(images).shape[:-3].numel()
+    fig = plt.Figure(figsize=(2*n + 1, 2.3*m), layout='constrained')
+    for axs, (name, x, colours, top) in zip(fig.subplots(m, n, squeeze=False), rows):
+        axs[0].set_ylabel(name)
+        x = torch.as_tensor(x).cpu().reshape(n, -1, *x.shape[-2:]).movedim(1, 3)
+        for ax, picture in zip(axs, x.numpy()):
             shown = ax.imshow(picture, colours, vmin=0, vmax=top)
             ax.set(xticks=[], yticks=[], title=f'highest {picture.max():.2f}' if name == 'heat' else '')
-        if name == 'heat': fig.colorbar(shown, ax=row, label='anomaly map / threshold', extend='max')
-    for ax, title in zip(axs[0], titles): ax.set_title(title, parse_math=False)
+        if name == 'heat': fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max')
+    for ax, title in zip(fig.axes, titles): ax.set_title(title, parse_math=False)
     fig.suptitle(suptitle, parse_math=False)
-    plt.close(fig)
     return fig
 
 # %% ../nbs/05_detector.ipynb #02994fcb
+FORMAT, VERSION = 'stpm_nb detector', 2
+KEPT, NETS = ('settings', 'good_scores', 'threshold', 'history'), ('teacher', 'student')  # in a model file
+
 @patch
 def save(self:Detector, path: str|Path): # the model file to write; its folder must exist
     "Write all to one file, completely or not at all. Raises ValueError without a threshold above 0."
     if not (self.threshold or 0) > 0: raise ValueError(f'The threshold is {self.threshold}; call fit first.')
     state = {name: getattr(self, name) for name in KEPT + NETS} | dict(threshold=float(self.threshold))
-    plain = {k: v.item() if hasattr(v, 'item') else v for k, v in self.settings.items()}  # NumPy's numbers, too
+    # NumPy's numbers become Python's
+    plain = {k: v.item() if hasattr(v, 'item') else v for k, v in self.settings.items()}
     save_state(dict(state, format=FORMAT, version=VERSION, settings=plain), path)
 
 # %% ../nbs/05_detector.ipynb #5a0d000a

@@ -52,7 +52,7 @@ def region_of(masks: np.ndarray, # bool [M, H, W], True = defective
 ) -> np.ndarray: # int [K], for each defective pixel the number of its region
     "Which region each defective pixel belongs to, counted through all images, in the order of `maps[masks]`."
     if regions is None: return ndimage.label(masks, structure=TOUCH)[0][masks] - 1
-    number = np.asarray(regions)[masks].astype(int)         # [K], counted anew in each image
+    number = np.asarray(regions)[masks]         # [K], counted anew in each image
     return np.unique(masks.nonzero()[0] * (number.max(initial=0) + 1) + number, return_inverse=True)[1]
 
 # %% ../nbs/04_metrics.ipynb #6f8bd022
@@ -61,8 +61,8 @@ def strip_area(low: np.ndarray, # float64 [K], false-positive rate at which the 
     limit: float, # where the area ends
 ) -> np.ndarray: # float64 [K], 0 to 1
     "The area of a strip of height 1 up to `limit`, divided by `limit`."
-    width = np.clip(limit - low, 0, None)                   # of the triangle that the limit leaves
-    cut = width**2 / (2 * np.maximum(high - low, 1e-300))   # 1e-300: no division by 0
+    # the triangle that the limit leaves; 1e-300: no division by 0
+    cut = np.clip(limit - low, 0, None)**2 / (2 * np.maximum(high - low, 1e-300))
     return np.where(high <= limit, limit - (low + high) / 2, cut) / limit
 
 # %% ../nbs/04_metrics.ipynb #02672e60

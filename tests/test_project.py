@@ -129,7 +129,7 @@ def made(tmp_path_factory):
 def test_train_writes_model_metrics_and_heatmaps(made):
     found = json.loads((made/'run'/'metrics.json').read_text())
     assert all(0 <= found[k] <= 1 for k in ('image_auroc', 'pixel_auroc', 'pro'))
-    asked = dict(seed=0, epochs=2, size=64, teacher='untrained', category='fabric')
+    asked = dict(seed=0, epochs=2, size=[64, 64], teacher='untrained', category='fabric')
     assert found['settings'] | asked == found['settings']
     assert {'average_precision', 'best_f1', 'intervals', 'strata', 'baselines', 'patients'} <= set(found)
     assert found['seconds']['train'] > 0

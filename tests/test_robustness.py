@@ -585,7 +585,8 @@ def strike_model(rng, folder, base):
 def small_state():
     "A model file's content, with one stage of the network: a twentieth of the bytes."
     nets = dict(backbone='resnet18:layer1')
-    return model_state() | dict(settings=dict(size=[32, 32], white=65535, **nets), teacher=make_teacher(None, **nets).state_dict(),
+    known = dict(size=[32, 32], white=65535, **nets)
+    return model_state() | dict(settings=known, teacher=make_teacher(None, **nets).state_dict(),
                                 student=make_student(**nets).state_dict())
 
 def tensor_changed(net, change, key='layer1.0.bn1.weight'):

@@ -52,7 +52,7 @@ def stpm_bench_categories(root: str, # a category or a folder of them, in any la
     only: str=None, # categories with commas between; all if left out
     seeds: int=3, # runs of each category
     epochs: int=None, # passes over the training images; 1,200 steps if left out
-    size: str='256', # side of the images in pixels, or rows x columns, as 192x256: multiples of 16
+    size: str='256', # side in pixels, or rows x columns, as 192x256
     backbone: str='resnet18', # a torchvision model such as resnet34
     untrained: bool=False, # an untrained teacher, not ImageNet's
     device: str=None): # cuda, mps or cpu; the best there is if left out

@@ -79,13 +79,13 @@ def _places(category, out):
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a07
 @script.call_parse
 def stpm_train(category: str, # folder of a category: a benchmark's, or photos in good/ (bad/, masks/)
-    out: str=None, # for the results; runs/CATEGORY if left out
-    epochs: int=None, # passes over the training images; enough for 1,200 steps if left out
+    out: str=None, # folder; runs/CATEGORY if left out
+    epochs: int=None, # passes over the images; enough for 1,200 steps if left out
     seed: int=0, # the same seed on the same machine gives the same numbers
     device: str=None, # cuda, mps or cpu; the best if left out
-    size: str='256', # side of the images in pixels, or rows x columns, as 192x256: multiples of 16
+    size: str='256', # side in pixels, or rows x columns, as 192x256
     untrained: bool=False, # an untrained teacher, balanced
-    layout: str=None, # mvtec, mvtec2, mvtec3d, loco, visa, bmad or photos; found out if left out
+    layout: str=None, # mvtec, mvtec2, mvtec3d, loco, visa, bmad, photos; found out if left out
     backbone: str='resnet18'): # a torchvision model as wide_resnet50_2
     "Train on the good images of a category, evaluate on its test images. On a shared machine set OMP_NUM_THREADS=1."
     with one_sentence('stpm_train', '; the same command continues where it stopped') as start:

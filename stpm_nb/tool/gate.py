@@ -20,6 +20,10 @@ from ..detector import FORMAT, VERSION
 from ..features import cut, network, make_student, pyramid, weights_file
 from ..train import read_state
 
+# no other formats: a PostScript file is a program; and of OTHERS PIL reads nothing, or not the whole
+FORMATS, OTHERS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'), ('.gif', '.heic', '.heif', '.avif', '.dng')
+MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
+
 # %% ../../nbs/tool/00d_gate.ipynb #0dfbae43
 def _need(ok, sentence, error=ValueError):
     "Raises the error unless `ok`."
@@ -47,15 +51,10 @@ def check_options(epochs: int=None, # passes over the training images, if given
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
-    "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
-    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
+    "Raises ValueError if the device is not there."
     with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068
-# no other formats: a PostScript file is a program; and of OTHERS PIL reads nothing, or not the whole
-FORMATS, OTHERS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'), ('.gif', '.heic', '.heif', '.avif', '.dng')
-MIN_SIDE, MAX_PIXELS = 8, 2**26   # 8192 x 8192: 256 MiB once decoded
-
 def _header(path):
     "Width and height of the upright image, its mode, and its brightest value (0 if it has 8 bits)."
     _need(Path(path).is_file(), f'There is no file {path}; check the path.', FileNotFoundError)
@@ -63,11 +62,14 @@ def _header(path):
     try:
         with warnings.catch_warnings(action='ignore'), Image.open(path, formats=FORMATS) as im:
             if im.width * im.height > MAX_PIXELS: raise Image.DecompressionBombError
-            pages = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)      # MPO: a phone's JPEG, and previews
-            turned = Image.Image.getexif(im).get(0x0112) in (5, 6, 7, 8)     # PNG's own getexif decodes the image
-            grey, colour = im.mode.startswith('I'), ';16' in str(im.tile)    # of 16-bit colours PIL keeps the upper 8
-            top = int(np.asarray(im).max()) * (1 if grey else 257) if grey or colour else 0
-            if pages == 1: return upright(path).size if turned else im.size, im.mode, top
+            pages = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)
+            turned = Image.Image.getexif(im).get(0x0112) in (5, 6, 7, 8)
+            grey = im.mode.startswith('I')
+            colour = ';16' in str(im.tile)       # PIL keeps the upper 8 bits
+            brightest = int(np.asarray(im).max()) if grey or colour else 0
+            top = brightest if grey else 257 * brightest
+            size = upright(path).size if turned else im.size
+            if pages == 1: return size, im.mode, top
             why = f'holds {pages} pictures; save each as a file of its own,'
     except Image.DecompressionBombError: why = f'has more than {MAX_PIXELS:,} pixels; make it smaller'
     except Exception as e: why = f'cannot be read as an image ({type(e).__name__}); replace'
@@ -103,30 +105,38 @@ def check_samples(samples: list, # of `Sample`
     for s in test:
         check_file(s.path)
         if s.mask: check_mask(s.mask, s.path)
-    grey, colour = (max(top for top, grey in zip([0, *tops], [kind, *greys]) if grey == kind) for kind in (True, False))
+    grey = max(top for top, is_grey in zip(tops, greys) if is_grey) if any(greys) else 0
+    colour = 0 if all(greys) else max(top for top, is_grey in zip(tops, greys) if not is_grey)
     _need(not 0 < colour < 2**14, f'{folder}: 16-bit colours, none above {colour}; scale them to 65535 or save 8 bits.')
     white = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if grey < 2**bits) if grey else 65535
     return dict(white=white, ratio=float(np.median(ratios)))
 
+# %% ../../nbs/tool/00d_gate.ipynb #1c6db044
+def _check_masks(name, drawn, H, W):
+    "The same, for samples and the regions in their masks."
+    share = {s.mask: float((regions > 0).float().mean()) for s, regions in drawn}
+    marking = [x for x in share.values() if x]
+    found = 'nearly everything' if marking else 'nothing'
+    _need(marking and np.mean(marking) < .8, f'The masks of {name} mark {found}, as {drawn[0][0].mask}; '
+          'make defects white on black, without transparency.')
+    odd = [str(path) for path, x in share.items() if not 0 < x < .9]
+    if odd: print(f'{name}: {len(odd)} mask(s) mark nothing or nearly everything: {", ".join(odd[:3])}.')
+    lost = sum(int(r.max()) - len(r[r > 0].unique()) for _, r in drawn)
+    if lost: print(f'{name}: {lost} region(s) lie below others at {H} x {W} and do not count; take a larger size.')
+    one_of_each = {s.defect_type: s.mask for s, _ in drawn if s.mask.is_file()}.values()
+    soft = any(len(np.unique(upright(path))) > 16 for path in one_of_each)
+    if soft: print(f'{name}: masks of many grey levels; above half of the maximum is defective.')
+
 # %% ../../nbs/tool/00d_gate.ipynb #1c6db045
 def check_category(data: Category): # what `read_category` gives
     "Raises ValueError if masks mark nothing or nearly everything. Prints what a user should know of the files."
-    (H, W), ratio, name = data.train.shape[2:], data.ratio, data.name
-    if data.white < 65535: print(f'{name}: in 16-bit files {data.white} is white; no training image is brighter.')
-    if not .95 < ratio * H / W < 1.05: print(f'{name}: photos {ratio:.2f} times as wide as high are squeezed to {H} x {W}; '
-                                             f'size {H}x{max(2, round(H * ratio / 16)) * 16} keeps their ratio.')
-    if data.masks is None: return
-    masks = {s.mask: numbers for s, numbers in zip(data.samples, data.regions) if s.mask}
-    share = {path: float((n > 0).float().mean()) for path, n in masks.items()}
-    marking = [x for x in share.values() if x]
-    _need(marking and np.mean(marking) < .8, f'The masks of {name} mark {"nearly everything" if marking else "nothing"}, '
-          f'as {next(iter(masks))}; make defects white on black, without transparency.')
-    odd = [str(path) for path, x in share.items() if not 0 < x < .9]
-    if odd: print(f'{name}: {len(odd)} mask(s) mark nothing or nearly everything: {", ".join(odd[:3])}.')
-    lost = sum(int(n.max()) - len(n[n > 0].unique()) for n in masks.values())
-    if lost: print(f'{name}: {lost} region(s) lie below others at {H} x {W} and do not count; take a larger size.')
-    soft = {s.defect_type: s.mask for s in data.samples if s.mask and s.mask.is_file()}.values()     # one of each
-    if any(len(np.unique(upright(p))) > 16 for p in soft): print(f'{name}: masks of many grey levels; above half counts.')
+    (H, W), name = data.train.shape[2:], data.name
+    wide = 16 * max(2, round(H * data.ratio / 16))
+    if data.white < 65535:
+        print(f'{name}: in 16-bit files {data.white} is white; no training image is brighter.')
+    if not .95 < data.ratio * H / W < 1.05:
+        print(f'{name}: photos {data.ratio:.2f} times as wide as high become {H} x {W}; size {H}x{wide} keeps that.')
+    if data.masks is not None: _check_masks(name, [x for x in zip(data.samples, data.regions) if x[0].mask], H, W)
 
 # %% ../../nbs/tool/00d_gate.ipynb #4586e036
 def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,stage,stage'
@@ -134,42 +144,50 @@ def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,
     name = str(backbone).partition(':')[0]
     _need(name in models.list_models(module=models), f"torchvision has no classifier '{name}'; one is resnet18.")
     with torch.device('meta'): net, stages = network(backbone)     # shapes without numbers
-    with _trying(f'The network has no stages {", ".join(stages)}; it has {", ".join(dict(net.named_children()))}. '
-                 'Name three after a colon: vgg16:features.9,features.16,features.23.'): net = cut(net, stages).eval()
+    there = ', '.join(dict(net.named_children()))
+    with _trying(f'The network has no stages {", ".join(stages)}; it has {there}. '
+                 'Name three after a colon: vgg16:features.9,features.16,features.23.'):
+        net = cut(net, stages).eval()
     with _trying(f'Not every stage of {backbone} gives maps [B, C, H, W] for images of any size; name stages that do.'):
-        for _, _, h, w in (f.shape for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta'))): _need(h == w, '')
+        for _, _, h, w in (f.shape for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta'))):
+            _need(h == w, '')
 
 # %% ../../nbs/tool/00d_gate.ipynb #9edb4f5d
 def _unreachable(url, seconds=8):
     "Why a server does not answer, or None if it does."
-    try: urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=seconds).close()
+    asked = urllib.request.Request(url, method='HEAD')
+    try: urllib.request.urlopen(asked, timeout=seconds).close()
     except OSError as e: return str(e)
 
 def check_weights(backbone: str='resnet18'): # see `check_backbone`
     "Raises FileNotFoundError if ImageNet weights are neither here nor to be had, ValueError if the model has none."
     with _trying(f"torchvision has ImageNet weights for resnet18, but none for '{backbone}'."):
-        url, file = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url, weights_file(backbone)
+        url = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url
+        file = weights_file(backbone)
     why = None if file.exists() else _unreachable(url)
     _need(not why, f'The ImageNet weights are not on this machine and cannot be downloaded ({why}). '
           f'Put the file {file.name} from {url} into {file.parent}.', FileNotFoundError)
 
 # %% ../../nbs/tool/00d_gate.ipynb #d338a8b1
-def check_model(path: str|Path): # a file that `Detector.save` wrote
-    "Raises FileNotFoundError if there is no model file, ValueError if it is of another kind or version, or damaged."
+def check_model(path: str|Path): # of `Detector.save`
+    "Raises FileNotFoundError if there is none, ValueError if it is of another kind or version, or damaged."
     _need(Path(path).is_file(), f'There is no model file {path}; check the path.', FileNotFoundError)
-    with _trying(f'{path} is not a model file of stpm_nb; expected one that stpm_train wrote.'):
+    with _trying(f'{path} is not a model file of stpm_nb; expected one of stpm_train.'):
         state = read_state(path)
         found = f'{str(state["format"])!r} of version {int(state["version"])}'
     _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
     with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, (H, W), scores = state['settings'], state['settings']['size'], state['good_scores']
-        _need(isinstance(state['history'], list) and type(H) is type(W) is int and 16 <= min(H, W), '')
-        _need(max(H, W) <= 4096 and settings['white'] > 0 and 0 < state['threshold'] < np.inf, '')
+        settings, scores = state['settings'], state['good_scores']
+        H, W = settings['size']
+        _need(type(H) is type(W) is int and 16 <= min(H, W) and max(H, W) <= 4096, '')
+        _need(isinstance(state['history'], list) and settings['white'] > 0, '')
+        _need(0 < state['threshold'] < np.inf, '')
         _need(sorted(scores) == scores and 0 <= scores[0] <= scores[-1] < np.inf, '')
         with torch.device('meta'): net = make_student(backbone=settings['backbone'])
-        for weights in (state['teacher'], state['student']):
+        for part in ('teacher', 'student'):
+            weights = state[part]
             net.load_state_dict(weights, assign=True)
-            for k, v in weights.items(): _need(v.isfinite().all() and (v.min() >= 0 or 'running_var' not in k), k)
+            for k, x in weights.items(): _need(x.isfinite().all() and (x.min() >= 0 or 'running_var' not in k), '')
 
 # %% ../../nbs/tool/00d_gate.ipynb #ddd71207
 def check_checkpoint(path: str|Path, # that `train_student` wrote

@@ -26,7 +26,8 @@ def _rows(kind, split, masks=None, ending='.png', inner=''):
     there = {p.stem.lower(): p for p in image_files(masks)} if masks else {}
     for p in image_files(kind/inner) or image_files(kind):
         mask = masks/(p.stem + ending) if masks and label else None
-        if mask and not mask.exists(): mask = there.get(mask.stem.lower(), mask)
+        if mask and not mask.exists():
+            mask = there.get(mask.stem.lower(), mask)
         rows.append(Sample(p, mask, split, kind.name, label))
     return rows
 
@@ -59,7 +60,8 @@ def find_bmad(folder: Path) -> list: # a data set in the layout of BMAD, as BraT
     name up to its last number, None without one."""
     masks = '{0}/{1}/label' * any(Path(folder).glob('*/*/label'))          # some sets have none
     samples = _listed(folder, masks, inner='img', splits='train valid test')
-    return [s._replace(patient=(re.findall(r'^(.+)_\d+$', s.path.stem) or [None])[0]) for s in samples]
+    def patient(path): return (re.findall(r'^(.+)_\d+$', path.stem) or [None])[0]
+    return [s._replace(patient=patient(s.path)) for s in samples]
 
 # %% ../../nbs/tool/00c_readers.ipynb #fc6e5754
 def find_photos(folder: Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), perhaps masks/ with bad's names
@@ -72,11 +74,12 @@ def find_photos(folder: Path) -> list: # good/, perhaps bad/ (or bad/TYPE/), per
     return [s._replace(split='test' if s in held else 'train') for s in good] + defects
 
 # %% ../../nbs/tool/00c_readers.ipynb #6d742ec8
+# folder to know it by, reader, what the reader needs to know
 LAYOUTS = {'mvtec3d': ('train/good/rgb', _listed, '{0}/{1}/gt', '.png', 'rgb'), 'bmad': ('test/Ungood', find_bmad),
            'mvtec2': ('test_public', _listed, 'test_public/ground_truth/{1}', '_mask.png', '',
                       'train validation test_public'), 'visa': ('Data/Images', find_visa),
-           'loco': ('test/logical_anomalies', _listed, 'ground_truth/{1}', ''), 'mvtec': ('train/good', find_mvtec),
-           'photos': ('good', find_photos)}              # folder to know it by, reader, what the reader needs to know
+           'loco': ('test/logical_anomalies', _listed, 'ground_truth/{1}', ''),
+           'mvtec': ('train/good', find_mvtec), 'photos': ('good', find_photos)}
 
 def layout_of(folder: str|Path) -> str|None: # a folder
     "Which layout a folder has, by the folders in it: a key of `LAYOUTS`, or None."
@@ -84,8 +87,8 @@ def layout_of(folder: str|Path) -> str|None: # a folder
 
 def find_categories(root: str|Path) -> list: # a category, or a folder with categories
     "The folders of the categories in a folder, sorted by name. Raises ValueError if there are none."
-    found = [root] if layout_of(root) else [p for p in _inside(root) if layout_of(p)]
-    if found: return found
+    if layout_of(root): return [root]
+    if found := [p for p in _inside(root) if layout_of(p)]: return found
     raise ValueError(f'{root} holds no category in a layout that is known ({", ".join(LAYOUTS)}); check the path.')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a008
@@ -132,13 +135,15 @@ def load_category(folder: str|Path, # a category in any of the layouts
     layout: str|None=None) -> Category: # a key of `LAYOUTS`; found out if left out
     """Find, check and read a category, named like its folder. Prints how many image files are not read, and where they
     lie. Raises as `find_samples`, `check_samples`, `read_category` and `check_category`."""
-    samples = find_samples(folder, layout)
+    samples, name = find_samples(folder, layout), Path(abspath(folder)).name
     read = {realpath(p) for s in samples for p in s[:2] if p}
     left = Counter(p.parent for p in _pictures(folder, set()) if realpath(p) not in read)
-    if left: print('not read:', ', '.join(f'{n} image(s) in {relpath(p, folder)}' for p, n in left.items()))
+    said = ', '.join(f'{n} image(s) in {relpath(p, folder)}' for p, n in left.items())
+    if left: print('not read:', said)
+    known = check_samples(samples, folder)
     if layout_of(folder) == 'loco':
         print('MVTec LOCO AD has a metric of its own, sPRO (saturated per-region overlap); PRO is another one.')
-    known = check_samples(samples, folder)
-    category = read_category(Path(abspath(folder)).name, samples, size, known['white'])._replace(ratio=known['ratio'])
+    category = read_category(name, samples, size, known['white'])
+    category = category._replace(ratio=known['ratio'])
     check_category(category)
     return category

@@ -80,8 +80,9 @@ def save_heatmap(image: torch.Tensor, # uint8 [3, S, S]
     ratio: float=1.): # width / height of the photo
     "Write photo, heat (0 to 2) and mask side by side as one PNG; the longer side of each has S pixels."
     heats = heat if mask is None else torch.cat([heat, 2 * mask], 1)
-    colours = colormaps['inferno'](heats.numpy() / 2, bytes=True)[..., :3]
-    sheet = Image.fromarray(np.hstack([image.permute(1, 2, 0), colours]))
+    colours = colormaps['inferno'](heats.numpy() / 2, bytes=True)
+    photo = image.permute(1, 2, 0)
+    sheet = Image.fromarray(np.hstack([photo, colours[..., :3]]))
     w, h = (max(1, round(max(heat.shape) * min(1, r))) for r in (ratio, 1 / ratio))
     end = f'_{heat.max():.2f}_{"anomalous" if heat.max() > 1 else "good"}.png'
     path.parent.mkdir(parents=True, exist_ok=True)

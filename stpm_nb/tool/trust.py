@@ -17,7 +17,8 @@ def average_precision(scores, # float [M], anomaly scores
 ) -> float: # 0 to 1; equal scores get the share of anomalous images
     "Average precision of the image scores (scikit-learn's definition: no interpolation). Raises as `arrays`."
     scores, labels = arrays(scores, labels)
-    return float(average_precision_score(labels, scores))
+    value = average_precision_score(labels, scores)
+    return float(value)
 
 def best_f1(scores, # float [M], anomaly scores
     labels, # 0/1 or bool [M], 1 anomalous
@@ -33,11 +34,14 @@ def _result(scores, maps, labels, masks, regions):
     "Scores, labels, maps, masks and regions as NumPy arrays; no masks become masks without a defective pixel."
     empty = np.zeros((len(scores), 1, 1), bool)
     maps, masks = (empty, empty) if masks is None else arrays(maps, masks)
-    return *arrays(scores, labels), maps, masks, label(masks, TOUCH)[0] if regions is None else np.asarray(regions)
+    if regions is None: regions = label(masks, TOUCH)[0]
+    scores, labels = arrays(scores, labels)
+    return scores, labels, maps, masks, np.asarray(regions)
 
 def _mean(values, weights=None):
     "The mean, or None if there is nothing to average."
-    if not len(values): return None
+    if not len(values):
+        return None
     return float(np.average(values, weights=weights))
 
 def _row(group, area, auroc, earned, image_auroc=None):
@@ -54,11 +58,10 @@ def stratified(scores, # float [M], anomaly scores
     regions=None) -> list: # int [M, H, W], see `region_of`
     "Dicts of the metrics by defect type and by region size (thirds of the regions; no image_auroc). None is no masks."
     scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
-    types = np.asarray(types)
+    types, rows = np.asarray(types), []
     earned = np.array(per_region(maps, masks, regions=regions))         # float64 [3, R]
     _, one = np.unique(region_of(masks, regions), return_index=True)             # [R], a pixel of each region
     whose = types[masks.nonzero()[0][one]]                              # [R], the type of its image
-    rows = []
     for kind in sorted(set(types[labels])):
         asked = ~labels | (types == kind)                               # this type and all good images
         rows.append(_row(kind, *earned[:, whose == kind], image_auroc(scores[asked], labels[asked])))
@@ -81,7 +84,8 @@ def per_patient(scores, # float [M], anomaly scores of slices
     patients = np.asarray(patients)
     whose = [patients == patient for patient in sorted(set(patients))]
     found = dict(patients=len(whose))
-    for metric, values, truth in (image_auroc, scores, labels), (pixel_auroc, maps, masks), (pro, maps, masks):
+    asked = (image_auroc, scores, labels), (pixel_auroc, maps, masks), (pro, maps, masks)
+    for metric, values, truth in asked:
         each = [metric(values[own], truth[own]) for own in whose if 0 < truth[own].mean() < 1]
         found[metric.__name__] = _mean(each)
     highest = [scores[own].max() for own in whose]
@@ -124,8 +128,7 @@ def bootstrap(scores, # float [M], anomaly scores
     draws = np.zeros((n, len(scores)), int)
     for own in labels, ~labels:
         draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
-    images = np.arange(len(scores))
-    picks = [np.repeat(images, draw) for draw in draws]
+    picks = [np.repeat(np.arange(len(scores)), draw) for draw in draws]
     for metric in image_auroc, average_precision, best_f1:
         found[metric.__name__] = [metric(scores[pick], labels[pick]) for pick in picks]
     if masks.any():

@@ -58,7 +58,8 @@ def marked(path: str|Path, # a mask, or a folder with several masks of one image
     "Which pixels a ground-truth mask marks, as it was drawn. Raises as `upright`."
     if Path(path).is_dir(): return np.logical_or.reduce([marked(p) for p in image_files(Path(path))])
     values = np.atleast_3d(upright(path)).max(2)         # int [h, w]: in any of the colours
-    return values > (values.max() / 2 if len(np.unique(values)) > 16 else 0)
+    levels = np.unique(values)
+    return values > (levels[-1] / 2 if len(levels) > 16 or levels[:2][-1] < 10 < 100 < levels[-1] else 0)
 
 # %% ../nbs/00_data.ipynb #0153318b
 def read_mask(path: str|Path, # see `marked`

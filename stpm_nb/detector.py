@@ -78,8 +78,8 @@ def fit(self:Detector, category: Category, # its training images are used
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
-    self.settings.update(category=str(category.name), size=[*train.shape[2:]], white=category.white,
-                         ratio=category.ratio, train_images=len(category.train), seed=int(seed),
+    self.settings.update(category=category.name, size=[*train.shape[2:]], white=category.white,
+                         ratio=category.ratio, train_images=len(category.train), seed=seed,
                          epochs=len(self.history), **made_on(self.device))
     self.good_scores = sorted(self.predict(val)[0].tolist())  # 4
     self.threshold = self.threshold_for()
@@ -95,11 +95,10 @@ def predict(self:Detector, images, # uint8 [M, 3, H, W], one [3, H, W], or photo
     Raises ValueError before `fit`, and for images of another kind or size."""
     if self.student is None: raise ValueError('This detector has not learned anything yet; call fit or load.')
     H, W = self.settings['size']
-    white = self.settings['white']
-    if isinstance(images, str) or not hasattr(images, '__iter__'):
-        images = [images]  # one photo
+    if isinstance(images, str) or not hasattr(images, '__iter__'): images = [images]  # one photo
     if getattr(images, 'ndim', 4) == 3: images = images[None]
-    if not torch.is_tensor(images): images = torch.stack([read_image(x, (H, W), white) for x in images])
+    if not torch.is_tensor(images):
+        images = torch.stack([read_image(x, (H, W), self.settings['white']) for x in images])
     if images.dtype != torch.uint8 or images.shape[1:] != (3, H, W):
         raise ValueError(f'Images are {images.dtype} {list(images.shape)}; expected uint8 [M, 3, {H}, {W}].')
     maps = self.score(images, batch)
@@ -142,10 +141,11 @@ KEPT, NETS = ('settings', 'good_scores', 'threshold', 'history'), ('teacher', 's
 def save(self:Detector, path: str|Path): # the model file to write; its folder must exist
     "Write all to one file, completely or not at all. Raises ValueError without a threshold above 0."
     if not (self.threshold or 0) > 0: raise ValueError(f'The threshold is {self.threshold}; call fit first.')
-    state = {name: getattr(self, name) for name in KEPT + NETS} | dict(threshold=float(self.threshold))
+    state = {name: getattr(self, name) for name in KEPT + NETS}
     # NumPy's numbers become Python's
     plain = {k: v.item() if hasattr(v, 'item') else v for k, v in self.settings.items()}
-    save_state(dict(state, format=FORMAT, version=VERSION, settings=plain), path)
+    state.update(format=FORMAT, version=VERSION, settings=plain, threshold=float(self.threshold))
+    save_state(state, path)
 
 # %% ../nbs/05_detector.ipynb #5a0d000a
 @patch(cls_method=True)

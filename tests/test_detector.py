@@ -2,6 +2,7 @@
 import copy
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,17 @@ def test_odd_names_are_drawn(detector, fabric, tmp_path):
     figure(names, '$').savefig(tmp_path/'a.png', dpi=40)
     save_figure(figure(['bad\udcff', *names[1:]], '$\udcff'), tmp_path/'b.png')
     assert (tmp_path/'b.png').stat().st_size > 1000
+
+@pytest.mark.parametrize('block', [torch.no_grad, torch.inference_mode])
+def test_it_learns_wherever_it_is_called(fabric, block):
+    inside = Detector(None, 'cpu')
+    with block(): inside.fit(fabric, 1, progress=False)
+    outside = Detector(None, 'cpu').fit(fabric, 1, progress=False)
+    assert inside.good_scores == outside.good_scores
+
+def test_numbers_of_numpy_in_the_settings_are_saved(detector, tmp_path):
+    other = copy.copy(detector)
+    other.settings, other.threshold = detector.settings | dict(note=np.float32(.5)), np.float64(.25)
+    other.save(tmp_path/'m.pt')
+    again = Detector.load(tmp_path/'m.pt', 'cpu')
+    assert (again.settings['note'], again.threshold) == (.5, .25)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from commands import Command, run
 from stpm_nb import metrics, train
@@ -211,6 +211,35 @@ def test_the_faintest_mark_of_a_mask_counts(tmp_path, suffix, mode, value):
     im.save(tmp_path/f'm.{suffix}', **(dict(lossless=True) if suffix == 'webp' else {}))
     found = read_mask(tmp_path/f'm.{suffix}', 16)
     assert (found[:, 4:8] == 1).all() and found.sum() == 64
+
+@pytest.mark.parametrize('quality', [95, 75, 50])
+def test_a_mask_saved_as_jpeg_keeps_its_regions(tmp_path, quality):
+    drawn = Image.new('L', (1024, 1024))
+    pen = ImageDraw.Draw(drawn)
+    pen.ellipse((100, 100, 400, 300), fill=255)
+    pen.line((500, 900, 900, 500), fill=255, width=5)
+    drawn.save(tmp_path/'m.png')
+    Image.open(tmp_path/'m.png').save(tmp_path/'m.jpg', quality=quality)
+    plain, soft = read_mask(tmp_path/'m.png'), read_mask(tmp_path/'m.jpg')
+    assert plain.max() == soft.max() == 2
+    assert ((plain > 0) != (soft > 0)).sum() < .03 * (plain > 0).sum()
+
+def test_several_masks_of_an_image_are_one(tmp_path):
+    for k in range(2):
+        im = Image.new('L', (64, 64))
+        im.paste(253 + k, (20 * k, 0, 20 * k + 10, 64))
+        (tmp_path/'000').mkdir(exist_ok=True)
+        im.save(tmp_path/'000'/f'{k}.png')
+    found = read_mask(tmp_path/'000', 64)
+    assert found.max() == 2 and (found > 0).sum() == 2 * 10 * 64
+
+def test_thin_and_small_defects_are_neither_lost_nor_broken(tmp_path):
+    marks = np.zeros((1500, 2000), np.uint8)
+    for k in range(10): marks[100*k + 50:100*k + 53, 200:800] = 255          # lines, 3 pixels high
+    for k in range(10): marks[100*k + 50, 1000 + 37*k] = 255                 # single pixels
+    Image.fromarray(marks).save(tmp_path/'m.png')
+    found = read_mask(tmp_path/'m.png', 256)
+    assert len(found.unique()) == 21
 
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp'])
 def test_a_mask_has_the_size_of_the_upright_image(tmp_path, suffix):

@@ -123,14 +123,27 @@ def _named(given):
     if not names: raise ValueError(f'{", ".join(map(str, given))} holds no images (PNG, JPEG, BMP, TIFF or WebP).')
     return names if len({*names.values()}) == len(names) else {p: p for p in names}
 
+def _table(rows):
+    "The text of scores.csv. What a spreadsheet would take for a formula gets an apostrophe."
+    text = io.StringIO(newline='')
+    rows = [[f"'{x}" if str(x).startswith(tuple('=+-@\t\r')) else x for x in row] for row in (HEAD, *rows)]
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
+
 # %% ../../nbs/tool/06_commands.ipynb #5b0a010a
-def _row(detector, path, name, drawn):
+def _ratio(path):
+    "Width / height of a photo, or the error that says why it cannot be read."
+    from stpm_nb.tool.gate import check_file
+    try: return check_file(path)[0]
+    except (ValueError, OSError) as e: return e
+
+def _row(detector, path, name, drawn, ratio):
     "Score a photo, and draw it into the folder `drawn`; its row of scores.csv."
     from stpm_nb.data import read_image
-    from stpm_nb.tool import gate, report
+    from stpm_nb.tool import report
     limit = detector.threshold
     try:
-        ratio, _, _ = gate.check_file(path)
+        if isinstance(ratio, Exception): raise ratio
         with READING: image = read_image(path, detector.settings['size'], detector.settings['white'])
     except (ValueError, OSError) as e: return name.as_posix(), '', f'{limit:.6g}', '', str(e)
     [score], [heat] = detector.predict(image[None])
@@ -143,19 +156,19 @@ def _predict(detector, names, out, draw=True):
     "Score photos, draw them, and write the table, all in the folder `out`."
     from stpm_nb.tool.fast import on_each_core
     from tqdm.auto import tqdm
-    each, n = map if detector.device.type == 'mps' else on_each_core, len(names)
+    each, n, ratios = map if detector.device.type == 'mps' else on_each_core, len(names), {p: _ratio(p) for p in names}
+    odd = [p for p, r in ratios.items() if isinstance(r, float) and not .9 < r / detector.settings['ratio'] < 1.1]
     with replaced(out/'heatmaps') as folder, tqdm(total=n, unit='image') as bar:
         def row(path):
             bar.update()
-            return _row(detector, path, names[path], draw and folder)
-        rows, text = list(each(row, list(names))), io.StringIO(newline='')
+            return _row(detector, path, names[path], draw and folder, ratios[path])
+        rows = list(each(row, list(names)))
         *_, hits, bad = ([x for x in column if x] for column in zip(*rows))
         if len(bad) == n: raise ValueError(bad[0])
-        rows = [[f"'{x}" if str(x).startswith(tuple('=+-@\t\r')) else x for x in row] for row in (HEAD, *rows)]
-        csv.writer(text, lineterminator='\n').writerows(rows)
-        write(out/'scores.csv', text.getvalue())
+        write(out/'scores.csv', _table(rows))
     if not draw: (out/'heatmaps').rmdir()
     print(f'{n} image(s), {len(hits)} anomalous, {len(bad)} unread; wrote scores.csv{" and heatmaps/" * draw} in {out}')
+    if odd: print(f'{len(odd)} of another width / height than those learned from, as {odd[0]}: expect false alarms.')
     if bad: raise ValueError(f'{len(bad)} of {n} images could not be read; see the column problem in {out}/scores.csv.')
 
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a0a

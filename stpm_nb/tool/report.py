@@ -59,7 +59,8 @@ def print_table(results: dict, # as `report` gives them
     "Print the three metrics as a small table."
     if 'image_auroc' not in results: return print(f'no test images; the threshold is {results["threshold"]:.3g}')
     def shown(x): return '-' if x is None else f'{x:.3f}' if isinstance(x, float) else '{:.3f}-{:.3f}'.format(*x)
-    rows = {f'STPM ({teacher} teacher)': results, '  95 % interval': results['intervals']}
+    interval = '  95 % interval' if results['intervals'] else '  (too few for intervals)'
+    rows = {f'STPM ({teacher} teacher)': results, interval: results['intervals']}
     rows |= {f'  only {r["group"]}': r for r in results['strata']}
     if own := results['patients']:
         between = dict(image_auroc=own['highest_image_auroc'])

@@ -27,12 +27,13 @@ def best_f1(scores, # float [M], anomaly scores
     scores, labels = arrays(scores, labels)
     precision, recall, _ = precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / (precision + recall + 1e-300)         # 1e-300: no division by 0
-    return float(f1.max())
+    best = f1.max()
+    return float(best)
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
 def _result(scores, maps, labels, masks, regions):
     "Scores, labels, maps, masks and regions as NumPy arrays; no masks become masks without a defective pixel."
-    empty = np.zeros((len(scores), 1, 1), bool)
+    empty = np.zeros((len(scores), 1, 1), bool)      # of each image
     maps, masks = (empty, empty) if masks is None else arrays(maps, masks)
     if regions is None: regions = label(masks, TOUCH)[0]
     scores, labels = arrays(scores, labels)
@@ -46,8 +47,10 @@ def _mean(values, weights=None):
 
 def _row(group, area, auroc, earned, image_auroc=None):
     "A row of the table, from what each region of the group earns."
-    return dict(group=group, regions=len(area), image_auroc=image_auroc,
-                pixel_auroc=_mean(auroc, area), pro=_mean(earned))
+    return dict(group=group, regions=len(area),
+                image_auroc=image_auroc,
+                pixel_auroc=_mean(auroc, area),
+                pro=_mean(earned))
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e114
 def stratified(scores, # float [M], anomaly scores
@@ -122,15 +125,15 @@ def bootstrap(scores, # float [M], anomaly scores
     masks, # 0/1 or bool [M, H, W], True = defective; None if there are none
     n: int=1000, # draws
     regions=None) -> dict: # int [M, H, W], see `region_of`
-    "95 % percentile intervals {metric: (low, high)} over drawn test sets; good and anomalous are drawn separately."
+    "95 % percentile intervals {metric: (low, high)}, good and anomalous drawn separately; {} below 5 images of a kind."
     scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
-    rng, found = np.random.default_rng(0), {}        # the same draws each time
-    draws = np.zeros((n, len(scores)), int)
+    if min(labels.sum(), (~labels).sum()) < 5: return {}
+    draws, rng = np.zeros((n, len(scores)), int), np.random.default_rng(0)      # the same draws each time
     for own in labels, ~labels:
         draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
     picks = [np.repeat(np.arange(len(scores)), draw) for draw in draws]
-    for metric in image_auroc, average_precision, best_f1:
-        found[metric.__name__] = [metric(scores[pick], labels[pick]) for pick in picks]
+    def drawn(metric): return [metric(scores[pick], labels[pick]) for pick in picks]
+    found = {f.__name__: drawn(f) for f in (image_auroc, average_precision, best_f1)}
     if masks.any():
         sums = draws @ _counts(maps, masks, regions)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve

@@ -121,7 +121,7 @@ def show_samples(images, # uint8 [n, 3, H, W] or [3, H, W]: here and below a ten
     rows = [('image', images, None, 1), ('heat', heat, 'inferno', 2), ('ground-truth mask', masks, 'gray', 1)]
     rows = [row for row in rows if row[1] is not None]
     m, n = len(rows), torch.as_tensor(images).shape[:-3].numel()
-    fig = plt.Figure(figsize=(2*n + 1, 2.3*m), layout='constrained')
+    plt.close(fig := plt.figure(figsize=(2*n + 1, 2.3*m), layout='constrained'))  # shown once
     for axs, (name, x, colours, top) in zip(fig.subplots(m, n, squeeze=False), rows):
         axs[0].set_ylabel(name)
         x = torch.as_tensor(x).cpu().reshape(n, -1, *x.shape[-2:]).movedim(1, 3)
@@ -130,7 +130,7 @@ def show_samples(images, # uint8 [n, 3, H, W] or [3, H, W]: here and below a ten
             ax.set(xticks=[], yticks=[], title=f'highest {picture.max():.2f}' if name == 'heat' else '')
         if name == 'heat': fig.colorbar(shown, ax=axs, label='anomaly map / threshold', extend='max')
     for ax, title in zip(fig.axes, titles): ax.set_title(title, parse_math=False)
-    fig.suptitle(suptitle, parse_math=False)
+    fig.suptitle(suptitle)
     return fig
 
 # %% ../nbs/05_detector.ipynb #02994fcb

@@ -25,7 +25,7 @@ def upright(photo, # the path of an image file, a PIL image, or an array uint8 [
 ) -> Image.Image: # in RGB; 16-bit and floating-point files in a mode of their own, which begins with I or F
     "Open a photo and turn it as its camera says. Raises ValueError if it cannot be read as an image."
     try:
-        if isinstance(photo, np.ndarray): im = Image.fromarray(photo.astype(np.uint8, casting='safe'))
+        if isinstance(photo, np.ndarray): im = Image.fromarray(photo.astype('uint8', casting='safe'))
         elif isinstance(photo, Image.Image): im = photo
         else:
             im = Image.open(io.BytesIO(Path(photo).read_bytes()))    # given a name, PIL garbles some TIFFs

@@ -78,7 +78,7 @@ def fit(self:Detector, category: Category, # its training images are used
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])
     self.student, self.history = train_student(self.teacher, train, val, epochs, **run)  # 3
-    self.settings.update(category=category.name, size=[*train.shape[2:]], white=category.white,
+    self.settings.update(category=str(category.name), size=[*train.shape[2:]], white=category.white,
                          ratio=category.ratio, train_images=len(category.train), seed=seed,
                          epochs=len(self.history), **made_on(self.device))
     self.good_scores = sorted(self.predict(val)[0].tolist())  # 4

@@ -51,7 +51,8 @@ def check_options(epochs: int=None, # passes over the training images, if given
 
 # %% ../../nbs/tool/00d_gate.ipynb #61b258ba
 def check_device(device: str|None): # 'cuda', 'cuda:1', 'mps', 'cpu', or None
-    "Raises ValueError if the device is not there."
+    "Raises ValueError if PyTorch is so old that reading a file can make it run code, or the device is not there."
+    _need(torch.__version__ >= '2.10', f"PyTorch {torch.__version__} is unsafe; update it: pip install 'torch>=2.10'.")
     with _trying(f"Device '{device}' is not available; leave it out."): torch.zeros(1, device=device).item()
 
 # %% ../../nbs/tool/00d_gate.ipynb #d6950068

@@ -691,6 +691,7 @@ STRIKES = dict(image=(photos, strike_image), model=(models, strike_model))
 def worker(kind, first, count, folder):
     "Mutate and read `count` files of a kind from number `first` on; prints each number before, and the counts after."
     torch.set_num_threads(1)
+    warnings.filterwarnings('ignore', module=r'PIL\.')            # its remarks on odd headers are the user's to see
     base, strike = STRIKES[kind][0](), STRIKES[kind][1]
     used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY[kind],) * 2)

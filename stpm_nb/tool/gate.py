@@ -114,13 +114,13 @@ def check_samples(samples: list, # of `Sample`
 
 # %% ../../nbs/tool/00d_gate.ipynb #1c6db044
 def _check_masks(name, drawn, H, W):
-    "The same, for samples and the regions in their masks."
+    "What `check_category` does for samples and the regions in their masks."
     share = {s.mask: float((regions > 0).float().mean()) for s, regions in drawn}
     marking = [x for x in share.values() if x]
     found = 'nearly everything' if marking else 'nothing'
     _need(marking and np.mean(marking) < .8, f'The masks of {name} mark {found}, as {drawn[0][0].mask}; '
           'make defects white on black, without transparency.')
-    odd = [str(path) for path, x in share.items() if not 0 < x < .9]
+    odd = [f'{path.parent.name}/{path.name}' for path, x in share.items() if not 0 < x < .9]
     if odd: print(f'{name}: {len(odd)} mask(s) mark nothing or nearly everything: {", ".join(odd[:3])}.')
     lost = sum(int(r.max()) - len(r[r > 0].unique()) for _, r in drawn)
     if lost: print(f'{name}: {lost} region(s) lie below others at {H} x {W} and do not count; take a larger size.')
@@ -136,7 +136,7 @@ def check_category(data: Category): # what `read_category` gives
     if data.white < 65535:
         print(f'{name}: in 16-bit files {data.white} is white; no training image is brighter.')
     if not .95 < data.ratio * H / W < 1.05:
-        print(f'{name}: photos {data.ratio:.2f} times as wide as high become {H} x {W}; size {H}x{wide} keeps that.')
+        print(f'{name}: photos {data.ratio:.2f} times as wide as high become {H} x {W}; size {H}x{wide} comes closer.')
     if data.masks is not None: _check_masks(name, [x for x in zip(data.samples, data.regions) if x[0].mask], H, W)
 
 # %% ../../nbs/tool/00d_gate.ipynb #4586e036

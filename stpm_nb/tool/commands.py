@@ -111,6 +111,7 @@ def _loaded(model, device, rate, threshold):
     then, now = found.settings.get('precision'), str(train.fast_dtype(found.device))
     if then not in (None, now): print(f'The threshold was set in {then}, here it is {now}: scores differ a little.')
     found.threshold = found.threshold_for(rate) if rate else threshold or found.threshold
+    found.score      # made once, before several threads ask for it
     return found
 
 # %% ../../nbs/tool/06_commands.ipynb #5b0a0107

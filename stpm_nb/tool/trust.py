@@ -7,9 +7,8 @@ __all__ = ['average_precision', 'best_f1', 'stratified', 'per_patient', 'bootstr
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e103
 import numpy as np
-from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, precision_recall_curve
-from ..metrics import TOUCH, arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
+from ..metrics import arrays, image_auroc, per_region, pixel_auroc, pro, region_of, strip_area
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e108
 def average_precision(scores, # float [M], anomaly scores
@@ -31,13 +30,12 @@ def best_f1(scores, # float [M], anomaly scores
     return float(best)
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e111
-def _result(scores, maps, labels, masks, regions):
-    "Scores, labels, maps, masks and regions as NumPy arrays; no masks become masks without a defective pixel."
+def _result(scores, maps, labels, masks):
+    "Scores, labels, maps and masks as NumPy arrays; no masks become masks without a defective pixel."
     empty = np.zeros((len(scores), 1, 1), bool)      # of each image
     maps, masks = (empty, empty) if masks is None else arrays(maps, masks)
-    if regions is None: regions = label(masks, TOUCH)[0]
     scores, labels = arrays(scores, labels)
-    return scores, labels, maps, masks, np.asarray(regions)
+    return scores, labels, maps, masks
 
 def _mean(values, weights=None):
     "The mean, or None if there is nothing to average."
@@ -60,7 +58,7 @@ def stratified(scores, # float [M], anomaly scores
     types, # M strings, the defect type of each image
     regions=None) -> list: # int [M, H, W], see `region_of`
     "Dicts of the metrics by defect type and by region size (thirds of the regions; no image_auroc). None is no masks."
-    scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
     types, rows = np.asarray(types), []
     earned = np.array(per_region(maps, masks, regions=regions))         # float64 [3, R]
     _, one = np.unique(region_of(masks, regions), return_index=True)             # [R], a pixel of each region
@@ -83,7 +81,7 @@ def per_patient(scores, # float [M], anomaly scores of slices
 ) -> dict: # patients (their number), image_auroc, pixel_auroc, pro, highest_image_auroc; None where undefined
     '''The metrics within each patient, averaged over the patients that have what the metric needs.
     `highest_image_auroc` compares whole patients by their highest slice: anomalous if any slice is.'''
-    scores, labels, maps, masks, _ = _result(scores, maps, labels, masks, None)
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
     patients = np.asarray(patients)
     whose = [patients == patient for patient in sorted(set(patients))]
     found = dict(patients=len(whose))
@@ -104,8 +102,8 @@ def _counts(maps, masks, regions):
     good = good[-np.geomspace(1, len(good), 1000).astype(int)]        # dense where few are above
     found = found[np.linspace(0, len(found) - 1, 1000).astype(int)]
     steps = np.unique(np.r_[-np.inf, good, found, np.inf])
-    for heat, mask, numbers in zip(maps, masks, regions):
-        region = np.unique(numbers[mask], return_inverse=True)[1]
+    for heat, mask, numbers in zip(maps, masks, [None] * len(maps) if regions is None else regions):
+        region = region_of(mask[None], numbers if numbers is None else numbers[None])
         weight = 1 / np.bincount(region)[region]                        # a region's pixels weigh 1 together
         kinds = (heat[~mask], None), (heat[mask], None), (heat[mask], weight)
         counts.append([np.histogram(v, steps, weights=w)[0] for v, w in kinds])
@@ -126,7 +124,7 @@ def bootstrap(scores, # float [M], anomaly scores
     n: int=1000, # draws
     regions=None) -> dict: # int [M, H, W], see `region_of`
     "95 % percentile intervals {metric: (low, high)}, good and anomalous drawn separately; {} below 5 images of a kind."
-    scores, labels, maps, masks, regions = _result(scores, maps, labels, masks, regions)
+    scores, labels, maps, masks = _result(scores, maps, labels, masks)
     if min(labels.sum(), (~labels).sum()) < 5: return {}
     draws, rng = np.zeros((n, len(scores)), int), np.random.default_rng(0)      # the same draws each time
     for own in labels, ~labels:

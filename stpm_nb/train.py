@@ -138,8 +138,8 @@ def resume(path: str|Path|None, # a checkpoint; None or no such file: the run st
 # %% ../nbs/03_train.ipynb #627fcf1c
 def _epochs(teacher, train, val, run, settings, checkpoint, progress):
     "Train the epochs that are still to do: train, validate, keep the best, save."
-    t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     history = resume(checkpoint, settings, run)
+    t_train, t_val = teacher_targets(teacher, train), teacher_targets(teacher, val)
     for epoch in tqdm(range(len(history), settings['epochs']), unit='epoch', disable=not progress):
         start = time.perf_counter()
         loss = train_epoch(run, train, t_train, settings['batch'], (settings['seed'], epoch))

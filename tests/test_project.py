@@ -133,7 +133,7 @@ def test_train_writes_model_metrics_and_heatmaps(made):
     assert found['settings'] | asked == found['settings']
     assert {'average_precision', 'best_f1', 'intervals', 'strata', 'baselines', 'patients'} <= set(found)
     assert found['seconds']['train'] > 0
-    assert len(list((made/'run'/'heatmaps').rglob('*.png'))) == 12
+    assert len(list((made/'run'/'heatmaps').rglob('*.jpg'))) == 12
     assert sorted(p.name for p in (made/'run').iterdir()) == ['heatmaps', 'metrics.json', 'model.pt']
     assert found['folder'] == str((made/'fabric').resolve())
 
@@ -173,7 +173,7 @@ def test_predict_reads_photos_of_any_mode(made, tmp_path):
     scores = {r['image']: float(r['score']) for r in rows}
     assert len(scores) == 5 and 'more/colour.JPG' in scores
     assert scores['grey.png'] == scores['rgba.png'] == scores['sixteen.png'] == scores['turned.png']
-    assert len(list((tmp_path/'out'/'heatmaps').rglob('*.png'))) == 5
+    assert len(list((tmp_path/'out'/'heatmaps').rglob('*.jpg'))) == 5
     assert '1 image(s)' in predict(made/'run'/'model.pt', photos/'grey.png', '--out', tmp_path/'one')
 
 def test_predict_sets_the_threshold_anew(made, tmp_path):

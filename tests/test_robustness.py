@@ -1,4 +1,4 @@
-"""Strange arrays, images, masks, model files and checkpoints: properties (hypothesis) and fuzzing.
+"""Strange arrays, images, masks and model files: properties (hypothesis) and fuzzing.
 
 The environment variable STPM_FUZZ is the number of mutated images, 200 if it is not set; a twentieth as many model
 files with checkpoints. Mutated files are read in a process of its own, with limits: `SECONDS` of CPU time for a file,
@@ -23,7 +23,7 @@ from stpm_nb.detector import FORMAT, VERSION, Detector
 from stpm_nb.features import make_student, make_teacher
 from stpm_nb.tool import trust
 from stpm_nb.tool.readers import load_category
-from stpm_nb.tool.gate import MAX_PIXELS, MIN_SIDE, check_checkpoint, check_file, check_mask, check_model
+from stpm_nb.tool.gate import MAX_PIXELS, MIN_SIDE, check_file, check_mask, check_model
 
 FUZZ = int(os.environ.get('STPM_FUZZ', 200))
 SECONDS, MEMORY = 10, dict(image=2**31, model=2**30)         # bytes
@@ -486,7 +486,7 @@ def strike_image(rng, folder, base):
     def check(found): check_reading(found[1], path, found[0], 32)
     return path, lambda: list(read()), lambda found: [check(f) for f in found]
 
-# model files and checkpoints
+# model files
 
 ODD = [None, 'x', '', -1, 0, -5, 10**9, 2.5, float('nan'), float('inf'), True, [], {}, [1], b'', 1e-300, '0.5', 2**70,
        torch.zeros(()), torch.zeros(1).expand(10**12), torch.zeros(3, 3), torch.full((64,), float('nan')),
@@ -558,10 +558,8 @@ def model_state():
                 teacher=teacher.state_dict(), student=student.state_dict())
 
 def models():
-    with tempfile.TemporaryDirectory() as d:
-        training(Path(d)/'c.pt')
-        check = torch.load(Path(d)/'c.pt', weights_only=True)
-    return {kind: (state, packed(state)) for kind, state in (('model', model_state()), ('checkpoint', check))}
+    state = model_state()
+    return dict(model=(state, packed(state)))
 
 def mutate_model(b, state, rng, folder):
     """(mutated bytes, True if what they hold may have been changed without a trace).
@@ -587,25 +585,18 @@ def same(a, b):
     return a == b
 
 def strike_model(rng, folder, base):
-    kind = rng.choice(('model', 'model', 'checkpoint'))
-    (state, b), path, cpu = base[kind], folder/'x.pt', torch.device('cpu')
+    (state, b), path = base['model'], folder/'x.pt'
     mutated, traceless = mutate_model(b, state, rng, folder)
     path.write_bytes(mutated)
     def read():
-        if kind == 'checkpoint': check_checkpoint(path, state['settings'])
-        else: check_model(path)
-        if kind == 'checkpoint':
-            run = train.new_run(0, .02, 9, cpu)
-            train.resume(path, state['settings'], run)
-            return dict(run['best'].state_dict())
+        check_model(path)
         detector = Detector.load(path, 'cpu')
         assert 0 < detector.threshold < float('inf')
         scores = detector.predict(torch.zeros(1, 3, *detector.settings['size'], dtype=torch.uint8))[0]
         assert scores.isfinite().all() or traceless
         return dict(detector.teacher.state_dict())
     def check(found):
-        kept = state['best' if kind == 'checkpoint' else 'teacher']
-        assert traceless or same(kept, found), 'other weights without a word'
+        assert traceless or same(state['teacher'], found), 'other weights without a word'
     return path, read, check
 
 # --- what each reader must refuse, by name
@@ -678,7 +669,6 @@ def test_no_pickle_runs(small_state, tmp_path):
         for state in (payload, small_state | dict(history=payload), small_state | dict(teacher=payload)):
             (tmp_path/'m.pt').write_bytes(packed(state))
             sentence(quiet(check_model, tmp_path/'m.pt'), 'm.pt')
-            sentence(quiet(check_checkpoint, tmp_path/'m.pt', {}), 'm.pt')
             assert not (tmp_path/'hacked').exists()
     (tmp_path/'m.pt').write_bytes(packed(payloads(tmp_path)[0]))
     torch.load(tmp_path/'m.pt', weights_only=False)

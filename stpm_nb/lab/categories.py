@@ -12,7 +12,7 @@ from statistics import mean, stdev
 
 from ..detector import show_samples
 from ..tool.files import own_folder, write
-from ..tool.report import checked_detector, report, save_figure
+from ..tool.report import checked_detector, report
 from ..tool.readers import find_categories, find_samples, load_category
 
 # %% ../../nbs/lab/09_categories.ipynb #b82c33c9
@@ -66,7 +66,7 @@ def run_category(folder: str|Path, # a category in any layout
     data = load_category(folder, asked['size'])
     file.parent.mkdir(parents=True, exist_ok=True)
     row, maps = _measured(data, asked, device, checkpoint)
-    if len(maps): save_figure(_judged_worst(data, maps, row['threshold'], f'{name}, seed {seed}'), sheet)
+    if len(maps): _judged_worst(data, maps, row['threshold'], f'{name}, seed {seed}').savefig(sheet, dpi=70)
     write(file, json.dumps(row, indent=2, default=int))
     checkpoint.unlink(missing_ok=True)
     return json.loads(file.read_text())

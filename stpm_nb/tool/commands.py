@@ -32,8 +32,8 @@ def _demo(out, epochs, seed, device):
     results, maps = report.report(detector, data)
     report.print_table(results, teacher)
     pick = [kinds.index(kind) for kind in dict.fromkeys(kinds)]          # the first test image of each kind
-    report.save_figure(show_samples(data.test[pick], data.masks[pick], [kinds[i] for i in pick],
-        f'Synthetic fabric, {teacher} teacher', maps[pick] / detector.threshold), out/'heatmaps.png')
+    shown = data.test[pick], data.masks[pick], [*dict.fromkeys(kinds)], f'Synthetic fabric, {teacher} teacher'
+    show_samples(*shown, maps[pick] / detector.threshold).savefig(out/'heatmaps.png', dpi=70)
 
 # %% ../../nbs/tool/06_commands.ipynb #0c6d1a03
 @script.call_parse
@@ -51,9 +51,8 @@ def stpm_demo(out: str='stpm_demo_out', # folder for the fabric, the model and t
 # %% ../../nbs/tool/06_commands.ipynb #0125ab48
 def _train(detector, data, out, home, epochs, seed):
     "Fit, measure, and write the results of the category in the folder `home` into the folder `out`."
-    from stpm_nb.tool import gate, report
+    from stpm_nb.tool import report
     saved, start, settings = out/'checkpoint.pt', time.perf_counter(), detector.settings
-    if saved.exists(): gate.check_checkpoint(saved, dict(seed=seed, epochs=epochs, backbone=settings['backbone']))
     with replaced(out/'heatmaps') as folder:
         detector.fit(data, epochs=epochs, seed=seed, checkpoint=saved)
         seconds = dict(train=time.perf_counter() - start)
@@ -85,14 +84,13 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or photos i
     device: str=None, # cuda, mps or cpu; the best if left out
     size: str='256', # side in pixels, or rows x columns, as 192x256
     untrained: bool=False, # an untrained teacher, balanced
-    layout: str=None, # mvtec, mvtec2, mvtec3d, loco, visa, bmad, photos; found out if left out
     backbone: str='resnet18'): # a torchvision model as wide_resnet50_2
     "Train on the good images of a category, evaluate on its test images. On a shared machine set OMP_NUM_THREADS=1."
     with one_sentence('stpm_train', '; the same command continues where it stopped') as start:
         from stpm_nb.tool import gate, readers, report
         size = gate.check_options(epochs, size)
         to, home = _places(category, out)
-        data = readers.load_category(category, size, layout)
+        data = readers.load_category(category, size)
         detector = report.checked_detector(None if untrained else 'imagenet', device, backbone)
         with own_folder(to): _train(detector, data, to, home, epochs, seed)
         print(f'{time.perf_counter() - start:.0f} s; wrote model.pt, metrics.json and heatmaps/ in {to}')
@@ -100,18 +98,16 @@ def stpm_train(category: str, # folder of a category: a benchmark's, or photos i
 # %% ../../nbs/tool/06_commands.ipynb #5b0a0104
 def _loaded(model, device, rate, threshold):
     "A checked detector with the threshold that is asked for."
-    from stpm_nb import detector, train
+    from stpm_nb.train import fast_dtype
     from stpm_nb.tool import fast, gate
     gate.check_options(rate=rate)
     if threshold is not None and (rate or not 0 < threshold < math.inf): raise ValueError(
         f'--threshold is {threshold}; expected a positive number, and no --false_alarms beside it.')
     gate.check_device(device)
-    gate.check_model(model)
-    found = detector.Detector.load(model, device, fast.make_scorer)
-    then, now = found.settings.get('precision'), str(train.fast_dtype(found.device))
+    found = gate.check_model(model, device, fast.make_scorer)
+    then, now = found.settings.get('precision'), str(fast_dtype(found.device))
     if then not in (None, now): print(f'The threshold was set in {then}, here it is {now}: scores differ a little.')
     found.threshold = found.threshold_for(rate) if rate else threshold or found.threshold
-    found.score      # made once, before several threads ask for it
     return found
 
 # %% ../../nbs/tool/06_commands.ipynb #5b0a0107
@@ -132,42 +128,35 @@ def _table(rows):
     return text.getvalue()
 
 # %% ../../nbs/tool/06_commands.ipynb #5b0a010a
-def _ratio(path):
-    "Width / height of a photo, or the error that says why it cannot be read."
-    from stpm_nb.tool.gate import check_file
-    try: return check_file(path)[0]
-    except (ValueError, OSError) as e: return e
-
-def _row(detector, path, name, drawn, ratio):
-    "Score a photo, and draw it into the folder `drawn`; its row of scores.csv."
+def _row(detector, path, name, drawn):
+    "Score a photo, draw it into the folder `drawn`; its row of scores.csv, and width / height if it can be read."
     from stpm_nb.data import read_image
-    from stpm_nb.tool import report
-    limit = detector.threshold
+    from stpm_nb.tool import gate, report
+    limit, made = detector.threshold, detector.settings
     try:
-        if isinstance(ratio, Exception): raise ratio
-        with READING: image = read_image(path, detector.settings['size'], detector.settings['white'])
-    except (ValueError, OSError) as e: return name.as_posix(), '', f'{limit:.6g}', '', str(e)
+        with READING: ratio, image = gate.check_file(path)[0], read_image(path, made['size'], made['white'])
+    except (ValueError, OSError) as e: return (name.as_posix(), '', f'{limit:.6g}', '', str(e)), None
     [score], [heat] = detector.predict(image[None])
     place = str(name.relative_to(name.anchor)).replace('..', '_')                # no way out of the folder
     if drawn: report.save_heatmap(image, heat / limit, drawn/place, ratio=ratio)
-    return name.as_posix(), f'{score:.6g}', f'{limit:.6g}', int(score > limit), ''
+    return (name.as_posix(), f'{score:.6g}', f'{limit:.6g}', int(score > limit), ''), ratio
 
 # %% ../../nbs/tool/06_commands.ipynb #014fdbcc
 def _predict(detector, names, out, draw=True):
     "Score photos, draw them, and write the table, all in the folder `out`."
     from stpm_nb.tool.fast import on_each_core
     from tqdm.auto import tqdm
-    each, n, ratios = map if detector.device.type == 'mps' else on_each_core, len(names), {p: _ratio(p) for p in names}
-    odd = [p for p, r in ratios.items() if isinstance(r, float) and not .9 < r / detector.settings['ratio'] < 1.1]
+    each, n, own = map if detector.device.type == 'mps' else on_each_core, len(names), detector.settings['ratio']
     with replaced(out/'heatmaps') as folder, tqdm(total=n, unit='image') as bar:
         def row(path):
             bar.update()
-            return _row(detector, path, names[path], draw and folder, ratios[path])
-        rows = list(each(row, list(names)))
+            return _row(detector, path, names[path], draw and folder)
+        rows, ratios = zip(*each(row, list(names)))
         *_, hits, bad = ([x for x in column if x] for column in zip(*rows))
         if len(bad) == n: raise ValueError(bad[0])
         write(out/'scores.csv', _table(rows))
     if not draw: (out/'heatmaps').rmdir()
+    odd = [p for p, r in zip(names, ratios) if r and not .9 < r / own < 1.1]
     print(f'{n} image(s), {len(hits)} anomalous, {len(bad)} unread; wrote scores.csv{" and heatmaps/" * draw} in {out}')
     if odd: print(f'{len(odd)} of another width / height than those learned from, as {odd[0]}: expect false alarms.')
     if bad: raise ValueError(f'{len(bad)} of {n} images could not be read; see the column problem in {out}/scores.csv.')

@@ -6,10 +6,8 @@
 __all__ = ['Portable', 'export']
 
 # %% ../../nbs/tool/05b_export.ipynb #5a2d0002
-import io, json
+import io, json, torch
 from pathlib import Path
-
-import torch
 
 from ..data import normalise
 from ..features import pyramid

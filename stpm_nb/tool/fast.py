@@ -6,10 +6,8 @@
 __all__ = ['fold', 'on_each_core', 'make_scorer']
 
 # %% ../../nbs/tool/05a_fast.ipynb #5a1d0002
-import copy, threading
+import copy, threading, torch
 from concurrent.futures import ThreadPoolExecutor
-
-import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 

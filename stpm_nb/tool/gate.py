@@ -4,21 +4,19 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'OTHERS', 'MIN_SIDE', 'MAX_PIXELS', 'check_options', 'check_device', 'check_file', 'check_mask',
-           'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model', 'check_checkpoint']
+           'check_samples', 'check_category', 'check_backbone', 'check_weights', 'check_model']
 
 # %% ../../nbs/tool/00d_gate.ipynb #07ff9563
 import urllib.request, warnings
 from contextlib import contextmanager
 from pathlib import Path
-
 import numpy as np, torch
 from PIL import Image
 from torchvision import models
 
 from ..data import Category, image_files, marked, upright
-from ..detector import FORMAT, VERSION
-from ..features import cut, network, make_student, pyramid, weights_file
-from ..train import read_state
+from ..detector import VERSION, Detector, make_scorer
+from ..features import cut, network, pyramid, weights_file
 
 # no other formats: a PostScript file is a program; and of OTHERS PIL reads nothing, or not the whole
 FORMATS, OTHERS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'), ('.gif', '.heic', '.heif', '.avif', '.dng')
@@ -63,14 +61,12 @@ def _header(path):
     try:
         with warnings.catch_warnings(record=True), Image.open(path, formats=FORMATS) as im:
             if im.width * im.height > MAX_PIXELS: raise Image.DecompressionBombError
-            pages = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)
             turned = Image.Image.getexif(im).get(0x0112) in (5, 6, 7, 8)
-            grey = im.mode.startswith('I')
-            colour = ';16' in str(im.tile)       # PIL keeps the upper 8 bits
+            grey, colour = im.mode.startswith('I'), ';16' in str(im.tile)
             brightest = int(np.asarray(im).max()) if grey or colour else 0
-            top = brightest if grey else 257 * brightest
-            size = upright(path).size if turned else im.size
-            if pages == 1: return size, im.mode, top
+            top = brightest if grey else 257 * brightest       # of colours PIL keeps the upper 8 bits
+            size, pages = upright(path).size if turned else im.size, getattr(im, 'n_frames', 1)
+            if pages == 1 or im.format == 'MPO': return size, im.mode, top
             why = f'holds {pages} pictures; save each as a file of its own,'
     except Image.DecompressionBombError: why = f'has more than {MAX_PIXELS:,} pixels; make it smaller'
     except Exception as e: why = f'cannot be read as an image ({type(e).__name__}); replace'
@@ -106,8 +102,7 @@ def check_samples(samples: list, # of `Sample`
     for s in test:
         check_file(s.path)
         if s.mask: check_mask(s.mask, s.path)
-    grey = max(top for top, is_grey in zip(tops, greys) if is_grey) if any(greys) else 0
-    colour = 0 if all(greys) else max(top for top, is_grey in zip(tops, greys) if not is_grey)
+    colour, grey = (max([t for t, g in zip(tops, greys) if g == kind], default=0) for kind in (False, True))
     _need(not 0 < colour < 2**14, f'{folder}: 16-bit colours, none above {colour}; scale them to 65535 or save 8 bits.')
     white = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if grey < 2**bits) if grey else 65535
     return dict(white=white, ratio=float(np.median(ratios)))
@@ -137,65 +132,44 @@ def check_category(data: Category): # what `read_category` gives
         print(f'{name}: in 16-bit files {data.white} is white; no training image is brighter.')
     if not .95 < data.ratio * H / W < 1.05:
         print(f'{name}: photos {data.ratio:.2f} times as wide as high become {H} x {W}; size {H}x{wide} comes closer.')
-    if data.masks is not None: _check_masks(name, [x for x in zip(data.samples, data.regions) if x[0].mask], H, W)
+    if data.masks is None: return
+    _check_masks(name, [(s, regions) for s, regions in zip(data.samples, data.regions) if s.mask], H, W)
 
 # %% ../../nbs/tool/00d_gate.ipynb #4586e036
 def check_backbone(backbone: str): # a torchvision model, 'name' or 'name:stage,stage,stage'
     "Raises ValueError for a model or stages that torchvision does not have, or stages that give no maps."
-    name = str(backbone).partition(':')[0]
-    _need(name in models.list_models(module=models), f"torchvision has no classifier '{name}'; one is resnet18.")
-    with torch.device('meta'): net, stages = network(backbone)     # shapes without numbers
-    there = ', '.join(dict(net.named_children()))
-    with _trying(f'The network has no stages {", ".join(stages)}; it has {there}. '
-                 'Name three after a colon: vgg16:features.9,features.16,features.23.'):
-        net = cut(net, stages).eval()
-    with _trying(f'Not every stage of {backbone} gives maps [B, C, H, W] for images of any size; name stages that do.'):
-        for _, _, h, w in (f.shape for f in pyramid(net, torch.zeros(1, 3, 128, 128, device='meta'))):
+    with _trying(f"'{backbone}' is no classifier of torchvision with stages layer1, layer2, layer3, or one gives no "
+                 'maps [B, C, H, W]; expected resnet18, or named stages: vgg16:features.9,features.16,features.23.'):
+        with torch.device('meta'):                          # shapes without numbers
+            net, image = cut(*network(backbone)).eval(), torch.zeros(1, 3, 128, 128)
+        for level in pyramid(net, image):
+            _, _, h, w = level.shape
             _need(h == w, '')
 
 # %% ../../nbs/tool/00d_gate.ipynb #9edb4f5d
-def _unreachable(url, seconds=8):
-    "Why a server does not answer, or None if it does."
-    asked = urllib.request.Request(url, method='HEAD')
-    try: urllib.request.urlopen(asked, timeout=seconds).close()
-    except OSError as e: return str(e)
-
 def check_weights(backbone: str='resnet18'): # see `check_backbone`
     "Raises FileNotFoundError if ImageNet weights are neither here nor to be had, ValueError if the model has none."
     with _trying(f"torchvision has ImageNet weights for resnet18, but none for '{backbone}'."):
         url = models.get_model_weights(backbone.partition(':')[0])['IMAGENET1K_V1'].url
         file = weights_file(backbone)
-    why = None if file.exists() else _unreachable(url)
-    _need(not why, f'The ImageNet weights are not on this machine and cannot be downloaded ({why}). '
-          f'Put the file {file.name} from {url} into {file.parent}.', FileNotFoundError)
+    if file.exists(): return
+    asked = urllib.request.Request(url, method='HEAD')
+    try: urllib.request.urlopen(asked, timeout=8).close()
+    except OSError as e: raise FileNotFoundError(
+        f'The ImageNet weights are not on this machine and cannot be downloaded ({e}). '
+        f'Put the file {file.name} from {url} into {file.parent}.') from e
 
 # %% ../../nbs/tool/00d_gate.ipynb #d338a8b1
-def check_model(path: str|Path): # of `Detector.save`
-    "Raises FileNotFoundError if there is none, ValueError if it is of another kind or version, or damaged."
+def check_model(path: str|Path, # of `Detector.save`
+    device: str=None, # 'cuda', 'mps', 'cpu', or None to choose
+    scorer=make_scorer) -> Detector: # see `Detector`
+    "Load a model file and score a black image. Raises FileNotFoundError, or ValueError if that does not work."
     _need(Path(path).is_file(), f'There is no model file {path}; check the path.', FileNotFoundError)
-    with _trying(f'{path} is not a model file of stpm_nb; expected one of stpm_train.'):
-        state = read_state(path)
-        found = f'{str(state["format"])!r} of version {int(state["version"])}'
-    _need(found == f'{FORMAT!r} of version {VERSION}', f'{path} is a {found}, not {FORMAT!r} of version {VERSION}.')
-    with _trying(f'{path} is damaged or incomplete; train the model again.'):
-        settings, scores = state['settings'], state['good_scores']
-        H, W = settings['size']
-        _need(type(H) is type(W) is int and 16 <= min(H, W) and max(H, W) <= 4096, '')
-        _need(isinstance(state['history'], list) and settings['white'] > 0, '')
-        _need(0 < state['threshold'] < np.inf, '')
-        _need(sorted(scores) == scores and 0 <= scores[0] <= scores[-1] < np.inf, '')
-        with torch.device('meta'): net = make_student(backbone=settings['backbone'])
-        for part in ('teacher', 'student'):
-            weights = state[part]
-            net.load_state_dict(weights, assign=True)
-            for k, x in weights.items(): _need(x.isfinite().all() and (x.min() >= 0 or 'running_var' not in k), '')
-
-# %% ../../nbs/tool/00d_gate.ipynb #ddd71207
-def check_checkpoint(path: str|Path, # that `train_student` wrote
-    settings: dict): # of the run that wants to continue, as far as it knows them; None fits any
-    "Raises ValueError if a file is no checkpoint, is damaged, or is of a run with other settings."
-    with _trying(f'{path} is not a checkpoint of this program; delete it to start anew.'):
-        state = read_state(path)
-        there, *_ = [state[part] for part in 'settings student best optimiser schedule history'.split()]
-        differ = '; '.join(f'{k} {there[k]} there, {v} here' for k, v in settings.items() if v not in (None, there[k]))
-    _need(not differ, f'{path} is a checkpoint of another run ({differ}); delete it or choose another folder.')
+    with _trying(f'{path} is damaged, or no model file of version {VERSION}; train the model again, with stpm_train.'):
+        found = Detector.load(path, device, scorer)
+        H, W = found.settings['size']
+        _need(16 <= min(H, W) and max(H, W) <= 4096 and 0 < found.threshold < np.inf, '')
+        _need(0 <= found.good_scores[0] <= found.good_scores[-1] < np.inf, '')
+        score, _ = found.predict(torch.zeros(1, 3, H, W).byte())
+        _need(score.isfinite().all(), '')
+    return found

@@ -47,7 +47,8 @@ def find_visa(folder: Path) -> list: # one category of VisA, beside the folder s
     table = folder.parent/'split_csv/1cls.csv'
     def row(object, split, label, image, mask):
         kind = 'good' if label == 'normal' else label
-        return Sample(folder.parent/image, folder.parent/mask if mask else None, split, kind, int(kind != 'good'))
+        drawn = folder.parent/mask if mask else None
+        return Sample(folder.parent/image, drawn, split, kind, int(kind != 'good'))
     try:
         rows = csv.DictReader(table.read_text(encoding='utf-8-sig').splitlines())
         return [row(**r) for r in rows if r['object'] == folder.name]
@@ -83,7 +84,8 @@ LAYOUTS = {'mvtec3d': ('train/good/rgb', _listed, '{0}/{1}/gt', '.png', 'rgb'), 
 
 def layout_of(folder: str|Path) -> str|None: # a folder
     "Which layout a folder has, by the folders in it: a key of `LAYOUTS`, or None."
-    return next((name for name, (mark, *_) in LAYOUTS.items() if Path(folder, mark).is_dir()), None)
+    found = [name for name, (mark, *_) in LAYOUTS.items() if Path(folder, mark).is_dir()]
+    return found[0] if found else None
 
 def find_categories(root: str|Path) -> list: # a category, or a folder with categories
     "The folders of the categories in a folder, sorted by name. Raises ValueError if there are none."
@@ -92,20 +94,17 @@ def find_categories(root: str|Path) -> list: # a category, or a folder with cate
     raise ValueError(f'{root} holds no category in a layout that is known ({", ".join(LAYOUTS)}); check the path.')
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a008
-def find_samples(folder: str|Path, # a category in any of the layouts
-    layout: str|None=None) -> list: # a key of `LAYOUTS`; found out if left out
+def find_samples(folder: str|Path) -> list: # a category in any of the layouts
     "List a category. Raises FileNotFoundError if there is no such folder, ValueError if it has no known layout."
-    folder, layout = Path(folder), layout or layout_of(folder)
-    if layout not in (None, *LAYOUTS): raise ValueError(
-        f"There is no layout '{layout}'; expected one of {', '.join(LAYOUTS)}.")
+    folder, layout = Path(folder), layout_of(folder)
     if not folder.is_dir(): raise FileNotFoundError(
         f'There is no category folder {folder}; check the path. '
         f'Beside it: {", ".join(p.name for p in _inside(folder.parent) if layout_of(p)) or "none"}.')
-    if layout:
-        mark, reader, *more = LAYOUTS[layout]
-        return reader(folder, *more)
-    raise ValueError(f'{folder} is not a category: it has no folder train/good with good images, and no good/ with '
-                     'your own (if it holds volumes, cut them into slices first, with slice_brats).')
+    if not layout: raise ValueError(
+        f'{folder} is not a category: it has no folder train/good with good images, and no good/ with your own (if it '
+        'holds volumes, cut them into slices first, with slice_brats).')
+    _, reader, *more = LAYOUTS[layout]
+    return reader(folder, *more)
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00d
 ASIDE = {'heatmaps': 'scores.csv metrics.json', 'masks': 'good', 'gt': 'rgb', 'xyz': 'rgb', 'label': 'img',
@@ -131,11 +130,10 @@ def photos(root: str|Path) -> list: # a folder
 
 # %% ../../nbs/tool/00c_readers.ipynb #00c0a00b
 def load_category(folder: str|Path, # a category in any of the layouts
-    size=256, # side of the square images in pixels, or (rows, columns)
-    layout: str|None=None) -> Category: # a key of `LAYOUTS`; found out if left out
+    size=256) -> Category: # side of the square images in pixels, or (rows, columns)
     """Find, check and read a category, named like its folder. Prints how many image files are not read, and where they
     lie. Raises as `find_samples`, `check_samples`, `read_category` and `check_category`."""
-    samples, name = find_samples(folder, layout), Path(abspath(folder)).name
+    samples, name = find_samples(folder), Path(abspath(folder)).name
     read = {realpath(p) for s in samples for p in s[:2] if p}
     left = Counter(p.parent for p in _pictures(folder, set()) if realpath(p) not in read)
     said = ', '.join(f'{n} image(s) in {relpath(p, folder)}' for p, n in left.items())

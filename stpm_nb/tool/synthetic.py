@@ -25,19 +25,24 @@ def _draw(lo, hi):
 
 def _noise(size):
     "Normal random numbers, float64 [3, size, size]: by Box and Muller's formula, two from two even ones."
-    a, b = torch.rand(3 * size**2 // 16, 2, 8).double().unbind(1)               # eight of each in turn
+    even = torch.rand(3 * size**2 // 16, 2, 8).double()
+    a, b = even.unbind(1)                                   # eight of each in turn
     radius = torch.sqrt(-2 * torch.log1p(-a))
     angle = tau * b
-    return torch.stack([radius * angle.cos(),
-                        radius * angle.sin()], 1).view(3, size, size)
+    pairs = torch.stack([radius * angle.cos(),
+                         radius * angle.sin()], 1)
+    return pairs.view(3, size, size)
 
+# %% ../../nbs/tool/00a_synthetic.ipynb #d23f129c
 def _turn(x, y, angle):
     "The coordinates of a grid that is turned by `angle`, in radians."
-    return x*cos(angle) + y*sin(angle), y*cos(angle) - x*sin(angle)
+    return (x*cos(angle) + y*sin(angle),
+            y*cos(angle) - x*sin(angle))
 
 def _grey(t, contrast):
     "Grey values across threads, each half a sine high: broad threads, narrow gaps."
-    return 0.3 + contrast * torch.sin(pi * (t - t.floor())).abs().sqrt()
+    height = torch.sin(pi * (t - t.floor())).abs()
+    return 0.3 + contrast * height.sqrt()
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c
 def _defect(kind, grey, x, y, u, v):
@@ -75,12 +80,12 @@ def weave(seed: int, # the same seed and defect give the same image
         u, v = [(t + 1.5 * torch.sin(tau*other / _draw(150, 300) + _draw(0, 6))) / 12 + _draw(0, 2)
                 for t, other in zip(_turn(x, y, angle), (y, x))]
         warp_on_top = (u.floor() + v.floor()).int() % (2 * over) < over
-        grey = _grey(torch.where(warp_on_top, u, v),
-                     torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
+        grey = _grey(torch.where(warp_on_top, u, v), torch.where(warp_on_top, 0.4, 0.4 * 0.8**0.5))
         light = _draw(0.85, 1.15) * (1 + _draw(0, 0.04) * _turn(x - 128, y - 128, slope)[0] / 128)
         noise = 0.02 * _noise(size)
         mask, value = _defect(defect, grey, x, y, u, v) if defect else (grey < 0, grey)
-    image = torch.where(mask, value, grey) * light * torch.tensor([1, 0.96, 0.86]).view(3, 1, 1) + noise
+    colour = torch.tensor([1, 0.96, 0.86]).view(3, 1, 1)
+    image = torch.where(mask, value, grey) * light * colour + noise
     return image.mul_(255).round_().clamp_(0, 255).byte(), mask
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #01127080
@@ -88,16 +93,8 @@ def save_png(pixels, # a tensor or an array, uint8 or bool, [h, w] or [h, w, 3]
     path: Path): # its folder is made
     "Write pixels as a PNG."
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path, compress_level=1)
-
-def _weave_plan(plan, folder, size, seed, over):
-    "Weave and save the images of a plan: a row (split, defect or None, number of images) for each folder."
-    for row, (split, defect, n) in enumerate(plan):
-        for i in range(n):
-            image, mask = weave(seed*1_000_003 + row*10_007 + i, defect, size, over)
-            save_png(image.permute(1, 2, 0), folder/f'{split}/{defect or "good"}/{i:03}.png')
-            if defect:
-                save_png(mask.byte() * 255, folder/f'ground_truth/{defect}/{i:03}_mask.png')
+    array = np.ascontiguousarray(pixels)
+    Image.fromarray(array).save(path, compress_level=1)
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #3fd10a07
 def make_synthetic(root: str|Path, # the folder that gets the folder of the category
@@ -110,12 +107,13 @@ def make_synthetic(root: str|Path, # the folder that gets the folder of the cate
 ) -> Path: # the folder of the category
     "Write the synthetic category in MVTec AD's layout. Raises FileExistsError if it is there, OSError if it cannot be."
     folder = Path(root, name)
-    if folder.exists():
-        raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
-    plan = [('train', None, n_train),
-            ('test', None, 2 * n_test),
-            *(('test', kind, n_test) for kind in DEFECT_TYPES)]
+    if folder.exists(): raise FileExistsError(f'{folder} exists already; remove it or choose another folder.')
+    plan = [('train', None, n_train), ('test', None, 2 * n_test), *(('test', kind, n_test) for kind in DEFECT_TYPES)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder) as new:
-        _weave_plan(plan, new, size, seed, over)
+        for row, (split, kind, n) in enumerate(plan):
+            for i in range(n):
+                image, mask = weave(seed*1_000_003 + row*10_007 + i, kind, size, over)
+                save_png(image.permute(1, 2, 0), new/f'{split}/{kind or "good"}/{i:03}.png')
+                if kind: save_png(mask.byte() * 255, new/f'ground_truth/{kind}/{i:03}_mask.png')
     return folder

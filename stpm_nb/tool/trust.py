@@ -39,8 +39,7 @@ def _result(scores, maps, labels, masks):
 
 def _mean(values, weights=None):
     "The mean, or None if there is nothing to average."
-    if not len(values):
-        return None
+    if not len(values): return None
     return float(np.average(values, weights=weights))
 
 def _row(group, area, auroc, earned, image_auroc=None):
@@ -82,30 +81,29 @@ def per_patient(scores, # float [M], anomaly scores of slices
     '''The metrics within each patient, averaged over the patients that have what the metric needs.
     `highest_image_auroc` compares whole patients by their highest slice: anomalous if any slice is.'''
     scores, labels, maps, masks = _result(scores, maps, labels, masks)
-    patients = np.asarray(patients)
-    whose = [patients == patient for patient in sorted(set(patients))]
-    found = dict(patients=len(whose))
-    asked = (image_auroc, scores, labels), (pixel_auroc, maps, masks), (pro, maps, masks)
-    for metric, values, truth in asked:
-        each = [metric(values[own], truth[own]) for own in whose if 0 < truth[own].mean() < 1]
-        found[metric.__name__] = _mean(each)
+    whose = [np.asarray(patients) == patient for patient in sorted(set(patients))]
+    def within(metric, values, truth):
+        return _mean([metric(values[own], truth[own]) for own in whose if 0 < truth[own].mean() < 1])
     highest = [scores[own].max() for own in whose]
     ill = [labels[own].any() for own in whose]
-    found['highest_image_auroc'] = image_auroc(highest, ill) if len(set(ill)) == 2 else None
-    return found
+    return dict(patients=len(whose),
+                image_auroc=within(image_auroc, scores, labels),
+                pixel_auroc=within(pixel_auroc, maps, masks),
+                pro=within(pro, maps, masks),
+                highest_image_auroc=image_auroc(highest, ill) if len({*ill}) == 2 else None)
 
 # %% ../../nbs/tool/04a_trust.ipynb #a0d4e126
 def _counts(maps, masks, regions):
     "Good pixels, defective pixels and overlap of each image from each threshold to the next, high to low: [3, M, T]."
-    counts = []
+    region, weight, counts = region_of(masks, regions), np.zeros(masks.shape), []
+    weight[masks] = 1 / np.bincount(region)[region]                     # a region's pixels weigh 1 together
     good, found = np.sort(maps[~masks]), np.sort(maps[masks])
     good = good[-np.geomspace(1, len(good), 1000).astype(int)]        # dense where few are above
     found = found[np.linspace(0, len(found) - 1, 1000).astype(int)]
     steps = np.unique(np.r_[-np.inf, good, found, np.inf])
-    for heat, mask, numbers in zip(maps, masks, [None] * len(maps) if regions is None else regions):
-        region = region_of(mask[None], numbers if numbers is None else numbers[None])
-        weight = 1 / np.bincount(region)[region]                        # a region's pixels weigh 1 together
-        kinds = (heat[~mask], None), (heat[mask], None), (heat[mask], weight)
+    for heat, mask, each in zip(maps, masks, weight):
+        bad = heat[mask]
+        kinds = (heat[~mask], None), (bad, None), (bad, each[mask])
         counts.append([np.histogram(v, steps, weights=w)[0] for v, w in kinds])
     return np.stack(counts, 1)[..., ::-1]
 
@@ -136,4 +134,4 @@ def bootstrap(scores, # float [M], anomaly scores
         sums = draws @ _counts(maps, masks, regions)         # [3, n, T]
         good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
-    return {name: tuple(np.quantile(v, [.5 - .475, .5 + .475]).tolist()) for name, v in found.items()}
+    return {name: tuple(np.quantile(v, [.025, .975]).tolist()) for name, v in found.items()}

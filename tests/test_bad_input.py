@@ -704,10 +704,10 @@ TRAIN = [
 PREDICT = [
     ('no model', predict(model='{here}/m.pt'), '{here}/m.pt', 'check the path'),
     ('a folder for a model', predict(model='{root}'), 'There is no model file', 'check the path'),
-    ('text for a model', predict(puts(text, 'm.pt'), model='m.pt'), 'm.pt is not a model file', 'stpm_train'),
+    ('text for a model', predict(puts(text, 'm.pt'), model='m.pt'), 'm.pt is damaged, or no model file', 'stpm_train'),
     ('the two arguments swapped', predict(model='{root}/fabric/test/good/000.png', images='{root}/model.pt'),
-     '000.png is not a model file'),
-    ('a model from the future', predict(model(version=99), model='m.pt'), 'version 99'),
+     '000.png is damaged, or no model file'),
+    ('a model from the future', predict(model(version=99), model='m.pt'), f'version {VERSION}'),
     ('no images', predict(images='{here}/no'), '{here}/no', 'check the path'),
     ('an empty folder', predict(puts(Path.mkdir, 'p'), images='p'), 'p holds no images', 'PNG'),
     ('a folder with only text files', predict(puts(text, 'p', 'a.txt'), images='p'), 'p holds no images'),

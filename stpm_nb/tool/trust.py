@@ -121,20 +121,20 @@ def _drawn(scores, maps, labels, masks, n=1000, regions=None, groups=None):
     "The metrics of n test sets, drawn from this one: {metric: [n]}; {} below 5 groups with images of a kind."
     scores, labels, maps, masks = _result(scores, maps, labels, masks)
     if groups is None: groups = range(len(labels))
-    _, group = np.unique(groups, return_inverse=True)        # [M], numbers
+    _, group = np.unique(groups, return_inverse=True)
     if min(len(set(group[own])) for own in (labels, ~labels)) < 5: return {}
-    bad = np.bincount(group, labels) > 0                     # [G], does the group hold an anomalous image?
-    draws, rng = np.zeros((n, len(bad)), int), np.random.default_rng(0)         # the same draws each time
+    bad = np.bincount(group, labels) > 0    # [G], does it hold an anomalous image?
+    draws, rng = np.zeros((n, len(bad)), int), np.random.default_rng(0)    # the same each time
     for own in filter(np.any, (bad, ~bad)):
         draws[:, own] = rng.multinomial(own.sum(), own[own] / own.sum(), n)
-    draws = draws[:, group]                                  # [n, M]
-    for own in labels, ~labels: draws = draws[draws[:, own].any(1)]     # images of both kinds
+    draws = draws[:, group]    # [n, M]
+    for own in labels, ~labels: draws = draws[draws[:, own].any(1)]    # of both kinds
     picks = [np.repeat(np.arange(len(scores)), draw) for draw in draws]
     def drawn(metric): return [metric(scores[pick], labels[pick]) for pick in picks]
     found = {f.__name__: drawn(f) for f in (image_auroc, average_precision, best_f1)}
     if masks.any():
-        sums = draws @ _counts(maps, masks, regions)         # [3, n, T]
-        good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]      # no defect, no curve
+        sums = draws @ _counts(maps, masks, regions)    # [3, n, T]
+        good, pixels, overlap = sums[:, (sums.sum(-1) > 0).all(0)]    # no defect, no curve
         found |= dict(pixel_auroc=_area(good, pixels, 1), pro=_area(good, overlap, .3))
     return found
 

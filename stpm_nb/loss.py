@@ -18,7 +18,7 @@ def unit(f: torch.Tensor # float [B, C, h, w], a feature map
 def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature map
     s: torch.Tensor, # float [B, C, h, w], the student's
 ) -> torch.Tensor: # float32 [B, h, w], 0 (same direction) to 1 (right angle); without ReLU to 2
-    "Half the squared distance of unit vectors = 1 - cosine (section 3.2). Raises ValueError if shapes differ."
+    "Half the squared distance of unit vectors, 1 - cosine (section 3.2). ValueError if shapes differ."
     if t.shape != s.shape: raise ValueError(f'{tuple(t.shape)}, {tuple(s.shape)}: expected equal shapes.')
     return 0.5 * (unit(t.float()) - unit(s.float())).square().sum(1)
 

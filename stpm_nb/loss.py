@@ -18,7 +18,7 @@ def unit(f: torch.Tensor # float [B, C, h, w], a feature map
 def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature map
     s: torch.Tensor, # float [B, C, h, w], the student's
 ) -> torch.Tensor: # float32 [B, h, w], 0 (same direction) to 1 (right angle); without ReLU to 2
-    "Half the squared distance of unit vectors = 1 - cosine (eq. 2). Raises ValueError if shapes differ."
+    "Half the squared distance of unit vectors, 1 - cosine (section 3.2). ValueError if shapes differ."
     if t.shape != s.shape: raise ValueError(f'{tuple(t.shape)}, {tuple(s.shape)}: expected equal shapes.')
     return 0.5 * (unit(t.float()) - unit(s.float())).square().sum(1)
 
@@ -26,7 +26,7 @@ def cosine_distance(t: torch.Tensor, # float [B, C, h, w], the teacher's feature
 def pyramid_loss(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
 ) -> torch.Tensor: # float32 scalar, 0 to 3 behind a ReLU, else to 6
-    "The training loss: the mean cosine distance of each level, summed over the levels (eqs. 3 and 4)."
+    "The training loss: the mean cosine distance of each level, summed over the levels (section 3.2)."
     return sum(cosine_distance(t, s).mean() for t, s in zip(teacher, student, strict=True))
 
 # %% ../nbs/02_loss.ipynb #02030cbd
@@ -34,7 +34,7 @@ def anomaly_map(teacher: tuple, # three feature maps [B, C, h, w], see `pyramid`
     student: tuple, # three feature maps of the same shapes
     size: int|tuple=256, # (rows, columns) of the image, or the side of a square, in pixels
 ) -> torch.Tensor: # float32 [B, H, W], 0 (as expected) to 1 behind a ReLU, else to 8
-    "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (eq. 5)."
+    "Multiply the levels' distances, upsampled to level 1's grid; enlarge the product (section 3.3)."
     d = [cosine_distance(t, s)[:, None] for t, s in zip(teacher, student, strict=True)]
     product = torch.stack([F.interpolate(each, d[0].shape[-2:], mode='bilinear') for each in d]).prod(0)
     return F.interpolate(product, size, mode='bilinear')[:, 0]

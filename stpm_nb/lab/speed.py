@@ -91,7 +91,7 @@ def _official_step(teacher, student, optimiser, x):
 
 # %% ../../nbs/lab/08_speed.ipynb #3814ce1c
 def _train_official(teacher, train, val, epochs):
-    """The official recipe (paper, section 4.1), for images uint8 [N, 3, S, S] each.
+    """The official recipe (as in the code of its authors), for images uint8 [N, 3, S, S] each.
 
     Returns the student with its best state, and its curve: (seconds so far, `validation_error`) for each epoch. Its
     own error chooses the best; while ours is measured, the clock stands still."""

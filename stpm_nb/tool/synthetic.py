@@ -41,7 +41,7 @@ def _turn(x, y, angle):
 
 def _grey(t, contrast):
     "Grey values across threads, each half a sine high: broad threads, narrow gaps."
-    height = torch.sin(pi * (t - t.floor())).abs()
+    height = torch.sin(pi * (t - t.floor()))       # 0 to 1
     return 0.3 + contrast * height.sqrt()
 
 # %% ../../nbs/tool/00a_synthetic.ipynb #005bd24c

@@ -124,7 +124,7 @@ ANSWERS = {
         'lambda a, b: sum(a)/len(a) > sum(b)/len(b)']),
     '10.3': ([
         'lambda s: tuple(f(s))', 'lambda s: f(s[::-1])', 'lambda s: [p for p in dict.fromkeys(f(s))]'], [
-        'lambda s: set(f(s))', 'lambda s: f(s)[::-1]', 'lambda s: sorted({x.patient for x in s if x.patient})',
+        'lambda s: f(s) * 2', 'lambda s: f(s)[::-1]', 'lambda s: sorted({x.patient for x in s if x.patient})',
         'lambda s: []', 'lambda s: [x.patient for x in s if x.split == "train"]']),
     '10.4': ([
         'lambda d: tuple(f(d))', 'lambda d: f(Path(str(d)))', 'lambda d: [*f(d)]'], [

@@ -63,7 +63,7 @@ def stpm_course(out: str): # folder for the students' copy
         (Path(out)/'requirements.txt').write_text('stpm_nb\njupyterlab\n', encoding='utf-8')
         print(f'wrote {out}')
 
-# %% ../../nbs/press/16_course.ipynb #647f7f09
+# %% ../../nbs/press/16_course.ipynb #49b7296f
 def exercises(cells: list, # of a notebook
 ) -> dict: # {number: sources}, and under 'Exercises' what comes before the first
     "The code cells of each exercise of a notebook."
@@ -75,7 +75,7 @@ def exercises(cells: list, # of a notebook
         if heading: here = heading[1]
     return found
 
-# %% ../../nbs/press/16_course.ipynb #c241ecda
+# %% ../../nbs/press/16_course.ipynb #d90d6256
 def verdict(cells: list, # of an exercise, executed, its check last
 ) -> tuple: # 'right', 'wrong' or 'open', and what is wrong
     "What became of an exercise."
@@ -84,7 +84,8 @@ def verdict(cells: list, # of an exercise, executed, its check last
     if '✓' in said or 'still open' in said: return ('right' if '✓' in said else 'open'), ''
     return 'wrong', ' | '.join(errors).replace('AssertionError: ', '') or 'too long, or the end of Python'
 
-# %% ../../nbs/press/16_course.ipynb #cb8229ca
+
+# %% ../../nbs/press/16_course.ipynb #ece1deaf
 def mark(book: Path, # a lesson
     paper: Path, # the same lesson, handed in
     seconds: int=60, # for one cell
@@ -106,7 +107,7 @@ def mark(book: Path, # a lesson
         rows += [(id, *verdict(run)) for id, run in [*left.items()][:reached]]
     return rows
 
-# %% ../../nbs/press/16_course.ipynb #c71c0763
+# %% ../../nbs/press/16_course.ipynb #210a26c0
 @call_parse
 def stpm_mark(folder: str, # with a folder for each student, with notebooks of the students' copy
     out: str='marks.csv', # table of student, exercise, verdict (right, wrong, open) and message

@@ -46,8 +46,8 @@ LESSONS = [p.stem for folder in ('', 'more') for p in sorted((ROOT/'nbs'/folder)
 def copies(tmp_path_factory):
     out = tmp_path_factory.mktemp('course')
     stpm_course(out)
-    assert 'stpm_nb' in (out/'requirements.txt').read_text(encoding='utf-8')
-    return {p.stem: nbformat.read(p, as_version=4) for p in out.glob('*.ipynb')}
+    assert 'stpm_nb' in (out/'student'/'requirements.txt').read_text(encoding='utf-8')
+    return {p.stem: nbformat.read(p, as_version=4) for p in (out/'student').glob('*.ipynb')}
 
 def test_there_are_enough_of_every_grade():
     assert set(LESSONS) <= set(WITH), 'a lesson has no exercises'

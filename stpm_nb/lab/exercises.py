@@ -19,7 +19,7 @@ def _tidy(answer):
     try: return float(Fraction(str(answer)))
     except ValueError: return str(answer).strip('()[]*. ').lower()
 
-# %% ../../nbs/lab/13_exercises.ipynb #7f17bc87
+# %% ../../nbs/lab/13_exercises.ipynb #a20cb1f6
 def _slow(exercise, text, n=4):
     "n bytes that follow from a text, after a hundredth of a second."
     return hashlib.pbkdf2_hmac('sha256', text.encode(), exercise.encode(), 15_000, n)

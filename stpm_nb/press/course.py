@@ -51,19 +51,20 @@ def student(cells: list, # of a notebook
 
 # %% ../../nbs/press/16_course.ipynb #699fa2bc
 @call_parse
-def stpm_course(out: str): # folder for the students' copy
+def stpm_course(out: str): # folder for student/
     "Write the notebooks without solutions and teaching pack, and the list of what they need, into one folder."
     with one_sentence('stpm_course'):
-        Path(out).mkdir(parents=True, exist_ok=True)
+        folder = Path(out)/'student'
+        folder.mkdir(parents=True, exist_ok=True)
         for path in notebooks():
             book = json.loads(path.read_text(encoding='utf-8'))
             text = json.dumps(book | dict(cells=student(book['cells'])), indent=1, ensure_ascii=False)
             text = re.sub(r'\]\([\w./]*/(\w+\.ipynb)', r'](\1', text)
-            if path.stem != 'teaching': (Path(out)/path.name).write_text(text, encoding='utf-8')
-        (Path(out)/'requirements.txt').write_text('stpm_nb\njupyterlab\n', encoding='utf-8')
-        print(f'wrote {out}')
+            if path.stem != 'teaching': (folder/path.name).write_text(text, encoding='utf-8')
+        (folder/'requirements.txt').write_text('stpm_nb\njupyterlab\n', encoding='utf-8')
+        print(f'wrote {folder}')
 
-# %% ../../nbs/press/16_course.ipynb #49b7296f
+# %% ../../nbs/press/16_course.ipynb #bc91d6c4
 def exercises(cells: list, # of a notebook
 ) -> dict: # {number: sources}, and under 'Exercises' what comes before the first
     "The code cells of each exercise of a notebook."
@@ -75,7 +76,7 @@ def exercises(cells: list, # of a notebook
         if heading: here = heading[1]
     return found
 
-# %% ../../nbs/press/16_course.ipynb #d90d6256
+# %% ../../nbs/press/16_course.ipynb #6d2ee2a0
 def verdict(cells: list, # of an exercise, executed, its check last
 ) -> tuple: # 'right', 'wrong' or 'open', and what is wrong
     "What became of an exercise."
@@ -84,8 +85,7 @@ def verdict(cells: list, # of an exercise, executed, its check last
     if '✓' in said or 'still open' in said: return ('right' if '✓' in said else 'open'), ''
     return 'wrong', ' | '.join(errors).replace('AssertionError: ', '') or 'too long, or the end of Python'
 
-
-# %% ../../nbs/press/16_course.ipynb #ece1deaf
+# %% ../../nbs/press/16_course.ipynb #cf117443
 def mark(book: Path, # a lesson
     paper: Path, # the same lesson, handed in
     seconds: int=60, # for one cell
@@ -107,7 +107,7 @@ def mark(book: Path, # a lesson
         rows += [(id, *verdict(run)) for id, run in [*left.items()][:reached]]
     return rows
 
-# %% ../../nbs/press/16_course.ipynb #210a26c0
+# %% ../../nbs/press/16_course.ipynb #d24746fa
 @call_parse
 def stpm_mark(folder: str, # with a folder for each student, with notebooks of the students' copy
     out: str='marks.csv', # table of student, exercise, verdict (right, wrong, open) and message

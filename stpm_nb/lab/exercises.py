@@ -6,44 +6,44 @@
 __all__ = ['seal', 'check_answer', 'check_facts', 'check_function']
 
 # %% ../../nbs/lab/13_exercises.ipynb #03f33670
-import hashlib, itertools
+import hashlib
+from base64 import b85decode
+from fractions import Fraction
 
 import torch
 
-from ..data import seeded
-from ..loss import unit
-
 # %% ../../nbs/lab/13_exercises.ipynb #dc474a31
 def _tidy(answer):
-    "An answer in one form: a letter, a shape or a number."
-    if isinstance(answer, str): return answer.strip().lower()
-    return tuple(map(int, answer)) if isinstance(answer, (tuple, list)) else float(answer)
+    "An answer in one form: a number, or a text in small letters."
+    if hasattr(answer, 'squeeze'): answer = answer.squeeze().tolist()          # a tensor or an array
+    try: return float(Fraction(str(answer)))
+    except ValueError: return str(answer).strip('()[]*. ').lower()
+
+# %% ../../nbs/lab/13_exercises.ipynb #a20cb1f6
+def _slow(exercise, text, n=4):
+    "n bytes that follow from a text, after a hundredth of a second."
+    return hashlib.pbkdf2_hmac('sha256', text.encode(), exercise.encode(), 15_000, n)
 
 # %% ../../nbs/lab/13_exercises.ipynb #dc474a32
 def seal(exercise: str, # its id, such as '02.1'
-    answer, # the right answer: a number, a shape (a tuple) or the letter of a choice
-) -> str: # eight hexadecimal digits
-    "What a right answer is known again by. Numbers count to three digits."
+    answer, # the right answer: a number or the letter of a choice
+) -> str: # eight hexadecimal digits; of a number that is not whole three times: of two, three and four digits
+    "What a right answer is known again by."
     a = _tidy(answer)
-    text = f'{a + 0:.2e}' if isinstance(a, float) else a
-    return hashlib.sha256(f'{exercise} {text}'.encode()).hexdigest()[:8]
+    texts = [a] if isinstance(a, str) else [f'{a:.{n}e}' for n in ((6,) if a.is_integer() else (1, 2, 3))]
+    return ' '.join(_slow(exercise, text).hex() for text in texts)
 
 # %% ../../nbs/lab/13_exercises.ipynb #5df56650
-_FACTORS = 2, 3, 4, 8, 16, 60, 3600, 100, 1e3, 1e6, 1e9, 2**10, 2**20
-
-def _near(a):
-    "{what went wrong, '' for nothing: what the right answer would then be} of a tidy answer."
-    near = {'': [a]}
-    if isinstance(a, float): near |= {
-        'only the sign is wrong': [-a], 'you count one too many or too few': [a - 1, a + 1],
-        'this is the rest of the whole': [1 - a, 100 - a], 'it is upside down': [1 / (a or 1)],
-        'it is off by a factor: the unit, or something counted twice': [a * k for u in _FACTORS for k in (u, 1/u)]}
-    if isinstance(a, tuple): near |= {
-        'these are the right numbers in another order': itertools.permutations(a),
-        'there is an axis too many or too few': [a[1:], *((n, *a) for n in range(1, 33))],
-        'rows and columns are off by a power of two':
-            [(*a[:-2], *(int(n * k) for n in a[-2:])) for k in (.25, .5, 2, 4)]}
-    return near
+def _near(a, whole):
+    "{what went wrong: what the right answer, whole or not, would then be} of a number."
+    def scaled(*by): return [v for k in by for v in (a * k, a / k)]
+    return {'three digits are right and the fourth is not: round the result, and nothing before it': [a],
+            'only the sign is wrong': [-a], 'it is upside down': [1 / (a or 1)],
+            'you count one too many or too few': [a - 1, a + 1] if whole else [],
+            'this is the rest of the whole': [] if whole else [1 - a],
+            'MB (10^6 bytes) and MiB (2^20 bytes) are mixed up': [float(f'{v:.3g}') for v in scaled(1.048576)],
+            'it is off by a factor: the unit, or something counted twice':
+                scaled(2, 3, 4, 8, 16, 60, 3600, 100, 1000, 10**6, 10**9, 2**10, 2**20)}
 
 # %% ../../nbs/lab/13_exercises.ipynb #2b39aecf
 def _judge(exercise, answer, wrong):
@@ -57,17 +57,22 @@ def _judge(exercise, answer, wrong):
 
 # %% ../../nbs/lab/13_exercises.ipynb #2b39aed2
 def check_answer(exercise: str, # its id
-    answer, # a number, a shape (a tuple) or the letter of a choice; `...` is an open exercise
+    answer, # a number or the letter of a choice; `...` is an open exercise
     sealed: str, # the `seal` of the right answer
+    why: dict={}, # {letter: what it is told, under its veil}
 ):
     "Compare an answer with a seal. Raises AssertionError with one sentence if it is wrong."
-    def fits(a):
-        if not isinstance(a, float): return seal(exercise, a) == sealed
-        step = 10.**int(f'{a:e}'[-3:]) / 100                          # one in the third digit
-        return sealed in [seal(exercise, a + k * step) for k in (0, -1, 1)]
+    codes = sealed.split()
+    def fits(a, digits=3):
+        text = a if isinstance(a, str) else f'{a:.{digits - 1 if codes[1:] else 6}e}'
+        return _slow(exercise, text).hex() == codes[digits - 2 if codes[1:] else 0]
     def wrong():
-        for why, others in _near(_tidy(answer)).items():
-            if any(map(fits, others)): yield why
+        a, says = _tidy(answer), f'the answer is {"one of " + ", ".join(why) if why else "a number"}'
+        if a in why: says = bytes(map(int.__xor__, b85decode(why[a]), _slow(f'{exercise} why', a, 99))).decode().strip()
+        given = 3 if isinstance(a, str) else len(f'{abs(a):.6e}'[:8].rstrip('0')) - 1            # digits
+        if fits(a, min(4, max(2, given))): return why and print(f'{says}.')
+        if why or isinstance(a, str): yield says
+        yield from (reason for reason, others in _near(a, not codes[1:]).items() if any(map(fits, others)))
         yield 'not yet; take smaller steps'
     _judge(exercise, answer, wrong())
 
@@ -77,19 +82,13 @@ def check_facts(exercise: str, # its id
     facts: dict, # {a fact in words: a function of the answer that is True if it holds}
 ):
     "Test facts one by one. Raises AssertionError with the first that does not hold."
-    _judge(exercise, answer, (f'this does not hold yet: {fact}' for fact in facts if not facts[fact](answer)))
-
-# %% ../../nbs/lab/13_exercises.ipynb #c295e4d0
-def _inputs(kind, seed):
-    "{name: two arguments} of one kind, from easy to hard."
-    def pair(*sides, b=2): return [tuple(torch.randn(b, 8, n, n) for n in sides) for _ in 'ts']
-    with seeded(13, seed):
-        (t,), (s,), score, hit = *pair(4), torch.randn(12), torch.arange(12) % 3 == 0
-        return dict(
-            features={'unit vectors': (unit(t), unit(s)), 'vectors of any length': (t, 5*s), 'zero vectors': (0*t, s)},
-            pyramids={'one image and equal levels': pair(4, 4, 4, b=1), 'levels of falling size': pair(8, 4, 2, b=1),
-                      'several images': pair(8, 4, 2)},
-            scores={'scores that overlap': (score + hit, hit), 'scores that tie': ((score + hit).round(), hit)})[kind]
+    results = []
+    def tried(*args, **named):
+        results.append(answer(*args, **named))
+        if results[0] is None: raise ValueError('nothing comes back (is there a `return`?)')
+        return results[-1]
+    given = tried if callable(answer) else answer
+    _judge(exercise, answer, (f'this does not hold yet: {fact}' for fact in facts if not facts[fact](given)))
 
 # %% ../../nbs/lab/13_exercises.ipynb #5584ff7d
 def _difference(got, want):
@@ -101,25 +100,24 @@ def _difference(got, want):
     a, b = torch.stack(got), torch.stack(want)                                # [3 draws, ...]
     if same(a, b): return ''
     if not a.isfinite().all(): return 'NaN or infinite values come back'
-    found = {'it runs the wrong way round': a + b, 'the result is off by a constant': a - b,
+    found = {'it runs the wrong way round (is a minus lost?)': a + b, 'the result is off by a constant': a - b,
              'the result is off by a constant factor': (a / b)[b.abs() > 1e-2],
              'the right values stand in the wrong places': a.flatten(1).sort().values - b.flatten(1).sort().values}
-    for why, v in found.items():
-        if same(v, v.mean()) and not same(b, b.mean()): return why
-    return 'the values are wrong'
+    return next((why for why, v in found.items() if same(v, v.mean()) and not same(b, b.mean())), 'values are wrong')
 
 # %% ../../nbs/lab/13_exercises.ipynb #4303d780
 def check_function(exercise: str, # its id
     f, # your function
     reference, # the function that it must agree with
-    kind: str, # what both are given: 'features', 'pyramids' or 'scores'
+    inputs: dict, # {name: three times the arguments}, from easy to hard
 ):
     "Run two functions on the same inputs, from easy to hard. Raises AssertionError with the first difference."
     def wrong():
-        well = []
-        for name in _inputs(kind, 0):
-            given = [_inputs(kind, seed)[name] for seed in range(3)]
-            why = _difference([f(*pair) for pair in given], [reference(*pair) for pair in given])
+        own, its, well = getattr(f, '__code__', wrong.__code__), reference.__code__, []
+        if f is reference or reference.__name__ in own.co_names: yield 'this is the function of the library'
+        if (own.co_code, own.co_names) == (its.co_code, its.co_names): yield 'this is a copy of the library'
+        for name, given in inputs.items():
+            why = _difference([f(*args) for args in given], [reference(*args) for args in given])
             if why: yield f'{why} for {name}' + (f', all is well for {", ".join(well)}' if well else '')
             well.append(name)
     _judge(exercise, f, wrong())

@@ -38,10 +38,8 @@ class Markdown(IPythonRenderer):
         super().__init__(escape=False)
         self.headings = []
     def heading(self, text, level, **attrs):
-        own = slug(html.unescape(re.sub('<.*?>', '', text)))
-        same = sum(h['own'] == own for h in self.headings)
-        id = f'{own}-{same}' if same else own                # as GitHub does with the second of the same name
-        self.headings.append(dict(level=level, own=own, id=id, text=re.sub('</?a.*?>', '', text)))
+        id = slug(html.unescape(re.sub('<.*?>', '', text)))
+        self.headings.append(dict(level=level, id=id, text=re.sub('</?a.*?>', '', text)))
         return f'<h{level} id="{id}">{text}</h{level}>\n'
     def link(self, text, url, title=None):
         path, mark, part = url.partition('#')
@@ -58,18 +56,17 @@ def ready(nb, # a notebook, changed in place
     "Drop what is not shown and turn the Markdown of a notebook into HTML."
     module, page = re.search(r'#\| default_exp ([\w.]+)', str(nb)), Markdown()
     def shown(c):
-        if c.cell_type == 'markdown':
-            text = MarkdownWithMath(renderer=page).render(c.source)
-            text = re.sub(r'<th([^>]*)></th>', r'<td\1></td>', text)
-            c.source = re.sub('(?s)<table>.*?</table>', r'<section class="scroll">\g<0></section>', text)
-            return True
         head = re.match(r'(#\|.*\n?)*', c.source)[0]
         def said(word): return ''.join(re.findall(rf'#\| *{word} (.*)', head))
         says = re.findall(r'#\| *(.*)', head) + c.metadata.get('tags', [])
         to = said('export') or 'export' in says and module[1]
-        c.metadata.site = dict(alt=said('fig-alt:'), real='real' in says, module=to)
+        c.metadata.site = dict(alt=said('fig-alt:'), needs=said('(?:real|needs)'), module=to)
         c.source = '' if 'hide_input' in says else c.source[len(head):]
-        return 'hide' not in says and (c.source or c.outputs)
+        if c.cell_type == 'markdown' and 'hide' not in says:
+            text = MarkdownWithMath(renderer=page).render(c.source)
+            text = re.sub(r'<th([^>]*)></th>', r'<td\1></td>', text)
+            c.source = re.sub('(?s)<table>.*?</table>', r'<section class="scroll">\g<0></section>', text)
+        return 'hide' not in says and (c.source or c.get('outputs'))
     nb.cells = [*filter(shown, nb.cells)]
     return page.headings
 

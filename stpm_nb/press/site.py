@@ -27,8 +27,8 @@ def mathml(tex: str, display: str='inline') -> str: # an equation, 'inline' or '
     "An equation as MathML."
     for side in 'left', 'right':
         tex = re.sub(rf'(?<!{side})\\({side[0]}(Vert|vert|floor|ceil))(?![a-z])', rf'\\{side}\\\1', tex)
-    ml = convert(re.sub(r'\\arg\b', r'\\operatorname{arg}', tex), display=display)
-    ml = re.sub('<m[io]>(sin|cos|log|arg|max)</m[io]>', r'<mo lspace=".15em" rspace=".15em">\1</mo>', ml)
+    ml = convert(tex, display=display)
+    ml = re.sub('<m[io]>(sin|cos|log|max)</m[io]>', r'<mo lspace=".15em" rspace=".15em">\1</mo>', ml)
     return ml.replace('<mo>&#x0002F;', '<mo lspace="0" rspace="0">/').replace('<mi>&#x000B1;</mi>', '<mo>±</mo>')
 
 # %% ../../nbs/press/17_site.ipynb #183f9f42
@@ -39,7 +39,7 @@ class Markdown(IPythonRenderer):
         self.headings = []
     def heading(self, text, level, **attrs):
         id = slug(html.unescape(re.sub('<.*?>', '', text)))
-        self.headings.append(dict(level=level, id=id, text=re.sub('</?a.*?>', '', text)))
+        self.headings.append(dict(level=level, id=id, text=text))
         return f'<h{level} id="{id}">{text}</h{level}>\n'
     def link(self, text, url, title=None):
         path, mark, part = url.partition('#')

@@ -16,7 +16,7 @@ setup(
     classifiers=['Intended Audience :: Education', 'Natural Language :: English', 'Programming Language :: Python :: 3'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_name'] + '*']), python_requires='>=' + cfg['min_python'],
-    install_requires=shlex.split(cfg['requirements']), extras_require={k: shlex.split(cfg[f'{k}_requirements']) for k in ('dev', 'nifti', 'onnx')},
+    install_requires=shlex.split(cfg['requirements']), extras_require={k: shlex.split(cfg[f'{k}_requirements']) for k in ('dev', 'nifti', 'onnx', 'students')},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
     zip_safe=False,
 )

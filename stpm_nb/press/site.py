@@ -27,8 +27,8 @@ def mathml(tex: str, display: str='inline') -> str: # an equation, 'inline' or '
     "An equation as MathML."
     for side in 'left', 'right':
         tex = re.sub(rf'(?<!{side})\\({side[0]}(Vert|vert|floor|ceil))(?![a-z])', rf'\\{side}\\\1', tex)
-    ml = convert(re.sub(r'\\arg\b', r'\\operatorname{arg}', tex), display=display)
-    ml = re.sub('<m[io]>(sin|cos|log|arg|max)</m[io]>', r'<mo lspace=".15em" rspace=".15em">\1</mo>', ml)
+    ml = convert(tex, display=display)
+    ml = re.sub('<m[io]>(sin|cos|log|max)</m[io]>', r'<mo lspace=".15em" rspace=".15em">\1</mo>', ml)
     return ml.replace('<mo>&#x0002F;', '<mo lspace="0" rspace="0">/').replace('<mi>&#x000B1;</mi>', '<mo>±</mo>')
 
 # %% ../../nbs/press/17_site.ipynb #183f9f42
@@ -38,10 +38,8 @@ class Markdown(IPythonRenderer):
         super().__init__(escape=False)
         self.headings = []
     def heading(self, text, level, **attrs):
-        own = slug(html.unescape(re.sub('<.*?>', '', text)))
-        same = sum(h['own'] == own for h in self.headings)
-        id = f'{own}-{same}' if same else own                # as GitHub does with the second of the same name
-        self.headings.append(dict(level=level, own=own, id=id, text=re.sub('</?a.*?>', '', text)))
+        id = slug(html.unescape(re.sub('<.*?>', '', text)))
+        self.headings.append(dict(level=level, id=id, text=text))
         return f'<h{level} id="{id}">{text}</h{level}>\n'
     def link(self, text, url, title=None):
         path, mark, part = url.partition('#')
@@ -58,18 +56,17 @@ def ready(nb, # a notebook, changed in place
     "Drop what is not shown and turn the Markdown of a notebook into HTML."
     module, page = re.search(r'#\| default_exp ([\w.]+)', str(nb)), Markdown()
     def shown(c):
-        if c.cell_type == 'markdown':
-            text = MarkdownWithMath(renderer=page).render(c.source)
-            text = re.sub(r'<th([^>]*)></th>', r'<td\1></td>', text)
-            c.source = re.sub('(?s)<table>.*?</table>', r'<section class="scroll">\g<0></section>', text)
-            return True
         head = re.match(r'(#\|.*\n?)*', c.source)[0]
         def said(word): return ''.join(re.findall(rf'#\| *{word} (.*)', head))
         says = re.findall(r'#\| *(.*)', head) + c.metadata.get('tags', [])
         to = said('export') or 'export' in says and module[1]
-        c.metadata.site = dict(alt=said('fig-alt:'), real='real' in says, module=to)
+        c.metadata.site = dict(alt=said('fig-alt:'), needs=said('(?:real|needs)'), module=to)
         c.source = '' if 'hide_input' in says else c.source[len(head):]
-        return 'hide' not in says and (c.source or c.outputs)
+        if c.cell_type == 'markdown' and 'hide' not in says:
+            text = MarkdownWithMath(renderer=page).render(c.source)
+            text = re.sub(r'<th([^>]*)></th>', r'<td\1></td>', text)
+            c.source = re.sub('(?s)<table>.*?</table>', r'<section class="scroll">\g<0></section>', text)
+        return 'hide' not in says and (c.source or c.get('outputs'))
     nb.cells = [*filter(shown, nb.cells)]
     return page.headings
 

@@ -593,6 +593,7 @@ def no_slices(w):
     for name in ('a', 'b'): text(w.here/f'{name}_flair.nii')
     return lambda: slice_brats(w.here, w.here/'o', every=0)
 
+MAPS = {'ones': [(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2))]}
 OTHERS = [
     ('an unknown defect', lambda w: lambda: weave(0, 'hole'), "'hole'", 'pin_hole'),
     ('a fabric that is there', lambda w: lambda: make_synthetic(w.root), FileExistsError,
@@ -623,13 +624,13 @@ OTHERS = [
      "no category 'silk'", 'it has fabric'),
     ('a wrong answer', lambda w: lambda: check_answer('02.1', 3, 'abcd'), AssertionError, '02.1'),
     ('an answer that is no number', lambda w: lambda: check_answer('02.1', None, 'abcd'), AssertionError, '02.1',
-     'your code'),
+     'the answer is a number'),
     ('a fact that does not hold', lambda w: lambda: check_facts('02.2', 3, {'it is even': lambda a: a % 2 == 0}),
      AssertionError, '02.2', 'it is even'),
     ('a function that gives nothing',
-     lambda w: lambda: check_function('02.3', lambda t, s: None, cosine_distance, 'features'), AssertionError, '02.3',
+     lambda w: lambda: check_function('02.3', lambda t, s: None, cosine_distance, MAPS), AssertionError, '02.3',
      'nothing comes back'),
-    ('a function that stops', lambda w: lambda: check_function('02.3', lambda t, s: 1/0, cosine_distance, 'features'),
+    ('a function that stops', lambda w: lambda: check_function('02.3', lambda t, s: 1/0, cosine_distance, MAPS),
      AssertionError, '02.3', 'ZeroDivisionError'),
 ]
 

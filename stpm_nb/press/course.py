@@ -64,7 +64,7 @@ def stpm_course(out: str): # folder for student/
         (folder/'requirements.txt').write_text('stpm_nb\njupyterlab\n', encoding='utf-8')
         print(f'wrote {folder}')
 
-# %% ../../nbs/press/16_course.ipynb #bc91d6c4
+# %% ../../nbs/press/16_course.ipynb #14d0d75a
 def exercises(cells: list, # of a notebook
 ) -> dict: # {number: sources}, and under 'Exercises' what comes before the first
     "The code cells of each exercise of a notebook."
@@ -76,16 +76,17 @@ def exercises(cells: list, # of a notebook
         if heading: here = heading[1]
     return found
 
-# %% ../../nbs/press/16_course.ipynb #6d2ee2a0
+# %% ../../nbs/press/16_course.ipynb #bf8e5383
 def verdict(cells: list, # of an exercise, executed, its check last
 ) -> tuple: # 'right', 'wrong' or 'open', and what is wrong
     "What became of an exercise."
     said = ''.join(o.get('text', '') for o in cells[-1].outputs)
     errors = [f'{o.ename}: {o.evalue}' for c in cells for o in c.outputs if o.output_type == 'error']
     if '✓' in said or 'still open' in said: return ('right' if '✓' in said else 'open'), ''
-    return 'wrong', ' | '.join(errors).replace('AssertionError: ', '') or 'too long, or the end of Python'
+    if not cells[-1].execution_count: errors = ['too long, or the end of Python']            # the check was not reached
+    return 'wrong', ' | '.join(errors).replace('AssertionError: ', '')
 
-# %% ../../nbs/press/16_course.ipynb #cf117443
+# %% ../../nbs/press/16_course.ipynb #6f0e8ece
 def mark(book: Path, # a lesson
     paper: Path, # the same lesson, handed in
     seconds: int=60, # for one cell
@@ -107,7 +108,7 @@ def mark(book: Path, # a lesson
         rows += [(id, *verdict(run)) for id, run in [*left.items()][:reached]]
     return rows
 
-# %% ../../nbs/press/16_course.ipynb #d24746fa
+# %% ../../nbs/press/16_course.ipynb #81e2359d
 @call_parse
 def stpm_mark(folder: str, # with a folder for each student, with notebooks of the students' copy
     out: str='marks.csv', # table of student, exercise, verdict (right, wrong, open) and message

@@ -106,7 +106,7 @@ def test_search_knows_every_section(site):
         assert pages[page].find(id=id) and title and '<' not in title, (page, id)
     found = [(page, id) for page, id, _, text in sections if 'receptive field' in text.lower()]
     assert ('01_features', 'stride-and-receptive-field') in found and len(found) < len(sections) / 4
-    assert all(page.header.form['action'] == 'index.html' and page.find(id='q')['name'] == 'q' for page in pages.values())
+    for page in pages.values(): assert (page.header.form['action'], page.find(id='q')['name']) == ('index.html', 'q')
 
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_for_jupyter_is_not_shown(site, name):

@@ -24,7 +24,7 @@ except ImportError:
     %pip install -q "stpm_nb(\[(?:onnx|nifti)\])? @ git\+{url}"( latex2mathml)?
 %load_ext stpm_nb\.press\.needs'''
 REAL = re.compile(r'^#\| real\b', re.M)
-NEED = re.compile(r'weights|g\+\+|\$STPM_(DATA|RUNS)/[\w./]+|\.\./[\w./]+|onnx|onnxscript|onnxruntime|no_such_package|'
+NEED = re.compile(r'weights|g\+\+|\$STPM_(DATA|RUNS)/[\w./]+|\.\./[\w./]+|onnx|onnxscript|onnxruntime|'
                   r'nibabel|latex2mathml|nbconvert')
 
 def text(cell): return ''.join(cell['source'])

@@ -1,7 +1,7 @@
 """The site of the whole book, without a browser: every page, link, figure, equation and badge.
 
 `.ci/check_site` looks at it in a real one."""
-import configparser, gc, tempfile
+import configparser, gc, json, re, tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -95,6 +95,33 @@ def test_badge_opens_this_notebook(site, name):
     repo = CFG['git_url'].removeprefix('https://github.com/')
     badge = site[1][name].find('a', string='Open in Colab')['href']
     assert badge == f"https://colab.research.google.com/github/{repo}/blob/{CFG['branch']}/{NOTEBOOKS[name]}"
+
+def test_search_knows_every_section(site):
+    "The front page holds the text of all sections, each with a link that leads there; every page has the field."
+    pages = site[1]
+    script = next(s.text for s in pages['index']('script') if 'SECTIONS' in s.text)
+    sections = [json.loads(line.rstrip(',')) for line in re.findall(r'^\["\w+", .*\],$', script, re.M)]
+    assert {page for page, *_ in sections} == set(NAMES)
+    for page, id, title, text in sections:
+        assert pages[page].find(id=id) and title and '<' not in title, (page, id)
+    found = [(page, id) for page, id, _, text in sections if 'receptive field' in text.lower()]
+    assert ('01_features', 'stride-and-receptive-field') in found and len(found) < len(sections) / 4
+    for page in pages.values(): assert (page.header.form['action'], page.find(id='q')['name']) == ('index.html', 'q')
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_for_jupyter_is_not_shown(site, name):
+    text = site[1][name].main.text
+    assert 'Run this first' not in text and 'colab-badge' not in str(site[1][name])
+
+def test_a_cell_says_what_it_needs(site):
+    labels = {p.text for p in site[1]['05_detector'].select('.label.real')}
+    assert labels == {'needs weights', 'needs $STPM_DATA/screw $STPM_RUNS/screw/model.pt'}
+
+def test_lines_of_code_are_marked_where_they_go_on_in_print(site):
+    for box in site[1]['04_metrics'].select('.code pre'):
+        lines = [line.text for line in box.select('.line')]
+        assert ''.join(lines) == box.text and all(line.count('\n') <= 1 for line in lines)
+    assert '.line::before' in (ROOT/'nbs'/'site'/'site.css').read_text().partition('@media print')[2]
 
 def test_style_needs_no_other_file():
     css = (ROOT/'nbs'/'site'/'site.css').read_text()

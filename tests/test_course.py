@@ -45,7 +45,7 @@ LESSONS = [p.stem for folder in ('', 'more') for p in sorted((ROOT/'nbs'/folder)
 @pytest.fixture(scope='module')
 def copies(tmp_path_factory):
     out = tmp_path_factory.mktemp('course')
-    stpm_course(out)
+    stpm_course(out, site=False)
     assert 'stpm_nb' in (out/'student'/'requirements.txt').read_text(encoding='utf-8')
     return {p.stem: nbformat.read(p, as_version=4) for p in (out/'student').glob('*.ipynb')}
 

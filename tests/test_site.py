@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from commands import warm
 from stpm_nb.press.course import stpm_site
+from stpm_nb.press.site import write_site
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = configparser.ConfigParser(delimiters=['='])
@@ -126,3 +127,9 @@ def test_lines_of_code_are_marked_where_they_go_on_in_print(site):
 def test_style_needs_no_other_file():
     css = (ROOT/'nbs'/'site'/'site.css').read_text()
     assert 'url(' not in css and '@import' not in css
+
+def test_students_get_a_site_without_solutions_that_links_to_their_notebooks(tmp_path):
+    assert write_site(tmp_path, students=True) == len(NAMES) - 1
+    text = {p.stem: p.read_text() for p in tmp_path.glob('*.html')}
+    assert 'teaching' not in text and not any('# A solution' in page for page in text.values())
+    assert all(f'href="../{name}.ipynb"' in page and 'Open in Colab' not in page for name, page in text.items())

@@ -6,7 +6,7 @@
 __all__ = ['FLOORS', 'slug', 'mathml', 'Markdown', 'ready', 'contents', 'write_site']
 
 # %% ../../nbs/press/17_site.ipynb #adf6041a
-import html, re, shutil, struct
+import html, json, re, shutil, struct
 from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,7 +16,7 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from .course import notebooks
+from .course import notebooks, student
 
 # %% ../../nbs/press/17_site.ipynb #e6805b25
 def slug(text: str) -> str: # a heading or the end of a link -> an id
@@ -73,11 +73,15 @@ def ready(nb, # a notebook, changed in place
 # %% ../../nbs/press/17_site.ipynb #ac71e371
 FLOORS = 'index nbs tool lab more press teaching'.split()          # the method's lessons lie in nbs itself
 
-def contents() -> list: # of dicts: name, path (in the repository), floor, headings, nb (a notebook)
+def contents(students: bool=False, # without solutions and teaching pack
+) -> list: # of dicts: name, path (in the repository), floor, headings, nb (a notebook)
     "All pages in their order."
     pages, root = [], notebooks()[0].parents[1]
     for path in notebooks():
-        nb = nbformat.read(path, 4)
+        if students and path.stem == 'teaching': continue
+        book = json.loads(path.read_text(encoding='utf-8'))
+        if students: book['cells'] = student(book['cells'])
+        nb = nbformat.reads(json.dumps(book), 4)
         floor = path.stem if path.stem in FLOORS else path.parent.name
         place = dict(name=path.stem, path=path.relative_to(root).as_posix(), floor=floor)
         pages.append(dict(place, headings=ready(nb), nb=nb))
@@ -85,15 +89,16 @@ def contents() -> list: # of dicts: name, path (in the repository), floor, headi
 
 # %% ../../nbs/press/17_site.ipynb #1dfd9a4a
 def write_site(out: str|Path, # folder for the pages
+    students: bool=False, # without solutions; each page links to its notebook in the folder above
 ) -> int: # how many pages
     "Write the pages, their figures and their style."
-    pages, cfg, folder, nbs = contents(), ConfigParser(), Path(out), notebooks()[0].parent
+    pages, cfg, folder, nbs = contents(students), ConfigParser(), Path(out), notebooks()[0].parent
     cfg.read(nbs.parent/'settings.ini', encoding='utf-8')
     exporter = HTMLExporter(template_file='site.html.j2', extra_template_paths=[str(nbs/'site')])
     exporter.register_preprocessor('nbconvert.preprocessors.ExtractOutputPreprocessor', enabled=True)
     (folder/'figures').mkdir(parents=True, exist_ok=True)
     for i, page in enumerate(pages):
-        book = dict(at=i, pages=pages, cfg=cfg['DEFAULT'], unpack=struct.unpack)
+        book = dict(at=i, pages=pages, students=students, cfg=cfg['DEFAULT'], unpack=struct.unpack)
         resources = dict(book=book, unique_key=page['name'], output_files_dir='figures')
         text, found = exporter.from_notebook_node(page['nb'], resources)
         for name, data in found['outputs'].items(): (folder/name).write_bytes(data)

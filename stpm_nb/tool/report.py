@@ -41,12 +41,13 @@ def report(detector: Detector, # a fitted detector
     if not category.samples: return dict(threshold=detector.threshold), category.test[:, 0].float()
     masks, labels, samples, regions = category[3:7]
     types, patients = ([getattr(s, k) for s in samples] for k in ('defect_type', 'patient'))
+    patients = patients if all(patients) else None
     scores, maps = detector.predict(category.test)
     base = mean_image_map(category.train, category.test)
     return _measured(scores, maps, labels, masks, regions) | dict(
-        intervals=bootstrap(scores, maps, labels, masks, regions=regions),
+        intervals=bootstrap(scores, maps, labels, masks, regions=regions, groups=patients),
         strata=stratified(scores, maps, labels, masks, types, regions),
-        patients=per_patient(scores, maps, labels, masks, patients) if all(patients) else None,
+        patients=patients and per_patient(scores, maps, labels, masks, patients),
         baselines=dict(mean_image=_measured(base.mean((1, 2)), base, labels, masks, regions),
                        mean_brightness=dict(image_auroc=image_auroc(brightness_score(category.test), labels))),
         accepted={a: _rates(scores, labels, detector.threshold_for(a)) for a in (.01, .05, .1)},

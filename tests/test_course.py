@@ -46,7 +46,7 @@ LESSONS = [p.stem for folder in ('', 'more') for p in sorted((ROOT/'nbs'/folder)
 def copies(tmp_path_factory):
     out = tmp_path_factory.mktemp('course')
     stpm_course(out, site=False)
-    assert 'stpm_nb' in (out/'student'/'requirements.txt').read_text(encoding='utf-8')
+    assert 'stpm_nb[students] @ git+' in (out/'student'/'requirements.txt').read_text(encoding='utf-8')
     return {p.stem: nbformat.read(p, as_version=4) for p in (out/'student').glob('*.ipynb')}
 
 def test_there_are_enough_of_every_grade():
@@ -111,7 +111,8 @@ def test_everything_else_is_in_the_student_copy(copies):
         if name in ('index', 'teaching'): continue
         checks = {parts(e)[2].id for e in exercises(nb)[0].values()}
         kept = {c.id: c for c in copies[name].cells}
-        for cell in (c for c in nb.cells if not tagged(c)):
+        assert not any('colab.research' in c.source for c in kept.values()), 'the badge leads to the solutions'
+        for cell in (c for c in nb.cells if not tagged(c) and 'colab.research' not in c.source):
             assert kept[cell.id].source == flat(cell.source)
             if cell.cell_type == 'code' and cell.id not in checks: assert kept[cell.id].outputs == cell.outputs
 

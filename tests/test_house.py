@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 METHOD = 'data features loss train metrics detector'.split()
 FLOORS = ['method', 'tool', 'lab', 'press']
-LINES = dict(method=500, tool=797, lab=400, press=199)  # code lines of a floor, at most; the aim for the tool is 700
+LINES = dict(method=500, tool=797, lab=400, press=201)  # code lines of a floor, at most; the aim for the tool is 700
 WIDTH = dict(method=110, tool=120, lab=120, press=120, more=120)
 TOKENS = 13                                             # per line of a module; 12 on average over the method
 REFUSALS = 4                                            # `raise` and `try` per module of the method

@@ -39,6 +39,7 @@ def student(cells: list, # of a notebook
     kept, solution = [], None
     for cell in cells:
         if cell['cell_type'] == 'markdown':
+            if 'hide' in cell['metadata'].get('tags', []): continue           # the badge leads to the solutions
             cell = cell | dict(source=[line for line in cell['source'] if 'teaching.ipynb' not in line])
         elif 'solution' in cell['metadata'].get('tags', []): solution = cell
         elif solution:                                                        # the check
@@ -72,7 +73,8 @@ def stpm_course(out: str, # folder for student/
             text = json.dumps(book | dict(cells=student(book['cells'])), indent=1, ensure_ascii=False)
             text = re.sub(r'\]\([\w./]*/(\w+\.ipynb)', r'](\1', text)
             if path.stem != 'teaching': (folder/path.name).write_text(text, encoding='utf-8')
-        (folder/'requirements.txt').write_text('stpm_nb\njupyterlab\n', encoding='utf-8')
+        needs = 'stpm_nb[students] @ git+https://github.com/stpm-nb/stpm_nb'
+        (folder/'requirements.txt').write_text(f'{needs}\n', encoding='utf-8')
         if site: make_site(folder/'site', students=True)
         print(f'wrote {folder}')
 

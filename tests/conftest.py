@@ -5,6 +5,8 @@ cell that fails: so it runs only when it is asked for by name."""
 import gc, os, sys
 from pathlib import Path
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')     # two processes test beside each other, a core each
+
 import matplotlib.pyplot as plt
 
 from commands import few_draws
@@ -28,9 +30,7 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.name == 'test_notebooks.py' and not asked: return True
 
 def pytest_collection_finish(session):
-    "Start what takes long beside the first tests. What is imported stays: the search for garbage need not look at it."
-    for module in {item.module for item in session.items}:
-        if hasattr(module, 'start_early') and not session.config.option.collectonly: module.start_early()
+    "What is imported stays: the search for garbage need not look at it."
     if 'stpm_nb.tool.report' in sys.modules: few_draws()
     gc.collect()
     gc.freeze()

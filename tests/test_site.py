@@ -22,11 +22,10 @@ NAMES = list(NOTEBOOKS)
 OUT = tempfile.TemporaryDirectory()
 build = warm.Process(target=stpm_site, args=(OUT.name,))
 
-def start_early(): build.start()
-
 @pytest.fixture(scope='module')
 def site():
     "The built folder, and each page's HTML as a tree."
+    build.start()
     build.join()
     assert build.exitcode == 0, 'the site cannot be built: run stpm_site'
     out = Path(OUT.name)

@@ -20,7 +20,7 @@ def is_here(need: str) -> bool: # `weights`, a path such as $STPM_DATA/screw, a 
     return bool(which(need) or find_spec(need))
 
 # %% ../../nbs/press/17a_needs.ipynb #1fa00009
-HOW = {'weights': 'run make_teacher() of stpm_nb.features with a network, or see teaching.ipynb',
+HOW = {'weights': 'run make_teacher() of stpm_nb.features with a network, or see index.ipynb',
        '$STPM_DATA': 'set STPM_DATA to your copy of MVTec AD; 00b_download.ipynb gets it',
        '$STPM_RUNS': 'set STPM_RUNS to your runs; index.ipynb says how to make them', '..': 'see index.ipynb'}
 

@@ -1097,3 +1097,9 @@ def test_a_refused_benchmark_of_categories_makes_no_folder(w, option, tmp_path):
     with pytest.raises(SystemExit):
         stpm_bench_categories(str(w.fabric), out=str(tmp_path/'out'), untrained=True, **option)
     assert not (tmp_path/'out').exists()
+
+def test_a_long_path_keeps_its_end(tmp_path):
+    path = tmp_path/('d' * 120)/'a.png'
+    path.parent.mkdir()
+    path.write_text('no image')
+    with pytest.raises(ValueError, match='/a.png cannot be read'): read_image(path)

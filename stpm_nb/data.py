@@ -33,7 +33,7 @@ def upright(photo, # the path of an image file, a PIL image, or an array uint8 [
         im = ImageOps.exif_transpose(im)
         return im if im.mode.startswith(('I', 'F')) else im.convert('RGB')
     except Exception as e:   # a broken file ends in one of many kinds of exception
-        raise ValueError(f'{str(photo)[-99:]} cannot be read as an image ({type(e).__name__}); replace or remove.')
+        raise ValueError(f'{photo!s:.999} cannot be read as an image ({type(e).__name__}); replace or remove.')
 
 # %% ../nbs/00_data.ipynb #0c93f041
 def pair(size: int|tuple, # the side of a square, or (rows, columns)

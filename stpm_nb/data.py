@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import io, numpy as np
-import torch, torch.nn.functional as F
+import io, numpy as np, torch, torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy import ndimage
 from torchvision.transforms.v2 import functional as TF
@@ -33,7 +32,8 @@ def upright(photo, # the path of an image file, a PIL image, or an array uint8 [
         im = ImageOps.exif_transpose(im)
         return im if im.mode.startswith(('I', 'F')) else im.convert('RGB')
     except Exception as e:   # a broken file ends in one of many kinds of exception
-        raise ValueError(f'{photo!s:.999} cannot be read as an image ({type(e).__name__}); replace or remove.')
+        raise ValueError(
+            f'{str(photo)[-99:]} cannot be read as an image ({type(e).__name__}); replace or remove.')
 
 # %% ../nbs/00_data.ipynb #0c93f041
 def pair(size: int|tuple, # the side of a square, or (rows, columns)

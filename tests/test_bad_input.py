@@ -4,7 +4,7 @@ Each answer is one sentence that names the file or the value and says what to do
 exception (ValueError if a row names no other), a command ends with the sentence and exit code 1; no file is left that
 was not there before, and none is changed.
 A row is (what is wrong, a function of the world `w`, words ...); an exception class among the words is expected."""
-import copy, csv, hashlib, io, json, shutil, socket, struct, sys, tarfile, threading, zlib
+import copy, csv, hashlib, io, json, shutil, socket, struct, tarfile, threading, zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,21 +18,20 @@ from stpm_nb.lab.brats import slice_brats
 from stpm_nb.lab.bench import stpm_bench_categories, stpm_bench_speed
 from stpm_nb.lab.categories import bench_categories, run_category
 from stpm_nb.tool.commands import stpm_demo, stpm_predict, stpm_train
-from stpm_nb.data import find_mvtec, read_category, read_image, read_mask, seeded, split_train_val
+from stpm_nb.data import find_mvtec, read_category, read_image, seeded, split_train_val
 from stpm_nb.detector import FORMAT, VERSION, Detector
 from stpm_nb.tool.export import export
 from stpm_nb.tool.download import MVTEC_CATEGORIES, MVTEC_PAGE, download_mvtec
 from stpm_nb.lab.exercises import check_answer, check_facts, check_function
-from stpm_nb.features import make_student, make_teacher, weights_file
+from stpm_nb.features import make_teacher
 from stpm_nb.loss import cosine_distance
-from stpm_nb.tool.gate import (check_backbone, check_category, check_device, check_file,
-                               check_mask, check_model, check_options, check_samples,
-                               check_weights)
+from stpm_nb.tool.gate import (check_backbone, check_device, check_file, check_mask, check_model, check_options,
+                               check_samples, check_weights)
 from stpm_nb.metrics import image_auroc, pixel_auroc, pro
 from stpm_nb.tool import readers, synthetic
 from stpm_nb.tool.readers import find_categories, find_samples, layout_of, load_category, photos
 from stpm_nb.tool.synthetic import make_synthetic, weave
-from stpm_nb.train import pick_device, read_state, resume, save_state, train_student
+from stpm_nb.train import resume, save_state, train_student
 
 # --- the world: one small category, one trained model, and an empty folder for each case
 

@@ -1,7 +1,7 @@
 """Strange arrays, images, masks and model files: properties (hypothesis) and fuzzing.
 
 The environment variable STPM_FUZZ is the number of mutated images, 200 if it is not set; a twentieth as many model
-files with checkpoints. Mutated files are read in a process of its own, with limits: `SECONDS` of CPU time for a file,
+files. Mutated files are read in a process of its own, with limits: `SECONDS` of CPU time for a file,
 `MEMORY` above what the imports take. Number k of a kind is the same file in every run:
 `python tests/test_robustness.py KIND k 1`."""
 import gc, io, json, os, pickle, random, resource, shutil, signal, struct, subprocess, sys, tempfile, warnings
@@ -559,7 +559,7 @@ def model_state():
 
 def models():
     state = model_state()
-    return dict(model=(state, packed(state)))
+    return state, packed(state)
 
 def mutate_model(b, state, rng, folder):
     """(mutated bytes, True if what they hold may have been changed without a trace).
@@ -585,7 +585,8 @@ def same(a, b):
     return a == b
 
 def strike_model(rng, folder, base):
-    (state, b), path = base['model'], folder/'x.pt'
+    state, b = base
+    path = folder/'x.pt'
     mutated, traceless = mutate_model(b, state, rng, folder)
     path.write_bytes(mutated)
     def read():

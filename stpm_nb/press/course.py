@@ -6,13 +6,13 @@
 __all__ = ['notebooks', 'empty_answer', 'student', 'make_site', 'stpm_course', 'exercises', 'verdict', 'mark', 'stpm_mark', 'stpm_site']
 
 # %% ../../nbs/press/16_course.ipynb #4ca00ec9
-import csv, json, re
+import csv, io, json, re
 from pathlib import Path
 
 from fastcore.script import call_parse
 
 import stpm_nb
-from ..tool.files import one_sentence
+from ..tool.files import one_sentence, write
 
 # %% ../../nbs/press/16_course.ipynb #60b3c8c8
 def notebooks() -> list: # of paths, sorted
@@ -72,9 +72,8 @@ def stpm_course(out: str, # folder for student/
             book = json.loads(path.read_text(encoding='utf-8'))
             text = json.dumps(book | dict(cells=student(book['cells'])), indent=1, ensure_ascii=False)
             text = re.sub(r'\]\([\w./]*/(\w+\.ipynb)', r'](\1', text)
-            if path.stem != 'teaching': (folder/path.name).write_text(text, encoding='utf-8')
-        needs = 'stpm_nb[students] @ git+https://github.com/stpm-nb/stpm_nb'
-        (folder/'requirements.txt').write_text(f'{needs}\n', encoding='utf-8')
+            if path.stem != 'teaching': write(folder/path.name, text)
+        write(folder/'requirements.txt', 'stpm_nb[students] @ git+https://github.com/stpm-nb/stpm_nb\n')
         if site: make_site(folder/'site', students=True)
         print(f'wrote {folder}')
 
@@ -136,7 +135,8 @@ def stpm_mark(folder: str, # with a folder for each student, with notebooks of t
             if not book or 'checkpoint' in str(path): continue
             try: rows += [(student, *row) for row in mark(book[0], path, seconds)]
             except (ValueError, KeyError): rows.append((student, path.stem, 'wrong', 'is no notebook'))
-        with open(out, 'w', encoding='utf-8-sig', newline='') as f: csv.writer(f).writerows(rows)
+        csv.writer(table := io.StringIO(newline='')).writerows(rows)
+        write(out, f'\ufeff{table.getvalue()}')                    # the mark that spreadsheets know UTF-8 by
         print(f'{len(rows) - 1} answers in {out}')
 
 # %% ../../nbs/press/17_site.ipynb #cfe2d905

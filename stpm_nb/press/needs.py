@@ -7,15 +7,14 @@ __all__ = ['HOW', 'is_here', 'skip', 'load_ipython_extension']
 
 # %% ../../nbs/press/17a_needs.ipynb #1fa00003
 import os, re
+from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
-
-from ..features import weights_file
 
 # %% ../../nbs/press/17a_needs.ipynb #1fa00006
 def is_here(need: str) -> bool: # `weights`, a path such as $STPM_DATA/screw, a package or a program
     "Whether a cell finds what it asks for."
-    if need == 'weights': return weights_file().exists()
+    if need == 'weights': return import_module('stpm_nb.features').weights_file().exists()      # only now: PyTorch
     if '/' in need: return os.path.exists(os.path.expandvars(need))
     return bool(which(need) or find_spec(need))
 

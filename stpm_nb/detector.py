@@ -73,7 +73,7 @@ def fit(self:Detector, category: Category, # its training images are used
     progress: bool=True, # show a bar
 ) -> Detector: # itself
     "Learn from good images; set the threshold on those held back. Raises as `train_student`."
-    self.threshold, _ = None, vars(self).pop('score', None)  # no more of an earlier student
+    for name in 'score', 'threshold': vars(self).pop(name, None)  # of an earlier student
     train, val = (category.train[i].to(self.device) for i in split_train_val(len(category.train), seed))  # 1
     if self.settings['teacher'] == 'untrained': balance(self.teacher, train)  # 2
     run = dict(seed=seed, checkpoint=checkpoint, progress=progress, backbone=self.settings['backbone'])

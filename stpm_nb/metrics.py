@@ -16,17 +16,17 @@ def arrays(scores, # float, any shape, NumPy array or torch tensor on any device
     labels, # 0/1 or bool, of the same shape: what is not 0 is anomalous
 ) -> tuple: # (scores, labels), NumPy arrays of the same shape, labels bool
     """Scores and labels as NumPy arrays. Raises ValueError for what would give a wrong number without a word:
-    other shapes (of [M, 1, H, W] take `x.squeeze(1)`), NaN or infinite scores, labels that are all alike."""
+    other shapes, NaN or infinite scores, labels that are all alike."""
     scores, labels = (x.numpy(force=True) if torch.is_tensor(x) else np.asarray(x) for x in (scores, labels))
     if scores.shape != labels.shape:
-        raise ValueError(f'Scores are {[*scores.shape]}, labels {[*labels.shape]}; expected equal shapes.')
+        raise ValueError(f'Scores are {[*scores.shape]}, labels {[*labels.shape]}; expected equal shapes. '
+                         'If one is [M, 1, H, W], give x.squeeze(1).')
     if not np.isfinite([scores.min(), scores.max()]).all():
         raise ValueError('Scores hold NaN or infinite values; expected finite numbers.')
-    labels = labels.astype(bool, copy=False)
     if labels.all() or not labels.any():
         missing = 'negative (good, 0)' if labels.all() else 'positive (anomalous)'
         raise ValueError(f'There is no {missing} image or pixel. Is 1 good and -1 not? Give labels < 0.')
-    return scores, labels
+    return scores, labels.astype(bool, copy=False)
 
 # %% ../nbs/04_metrics.ipynb #39efc74e
 def good_above(scores: np.ndarray, # float, any shape

@@ -46,11 +46,11 @@ ANSWERS = {
         'cosine_distance', 'lambda t, s: cosine_distance(t, s)', 'lambda t, s: 1 - F.cosine_similarity(t, s)',
         'lambda t, s: 2 * f(t, s)', 'lambda t, s: -f(t, s)', 'lambda t, s: f(t, s).mean()']),
     '02.4': ([
-        'lambda t, s: f(t, s).item()', 'lambda t, s: f(t, s).double()', 'lambda t, s: np.float32(f(t, s))',
-        'lambda t, s: torch.stack([cosine_distance(a, b).mean() for a, b in zip(t, s)]).sum()'], [
-        'pyramid_loss', 'lambda t, s: f(t, s) / 3',
-        'lambda t, s: sum(cosine_distance(a, b).sum() for a, b in zip(t, s))',
-        'lambda t, s: [cosine_distance(a, b).mean() for a, b in zip(t, s)]', 'lambda t, s: f(t[:2], s[:2])']),
+        'lambda t, s: f(t, s).double()', 'lambda t, s: f(t, s).numpy()', 'lambda t, s: f(t, s).tolist()',
+        'lambda t, s: torch.stack([cosine_distance(a, b).flatten(1).mean(1) for a, b in zip(t, s)]).sum(0)'], [
+        'pyramid_loss', 'lambda t, s: f(t, s) / 3', 'lambda t, s: f(t, s).flip(0)',
+        'lambda t, s: sum(cosine_distance(a, b).sum((1, 2)) for a, b in zip(t, s))',
+        'lambda t, s: f(t[:2], s[:2])', 'lambda t, s: f(t, s)[:, None]']),
     '02.5': ([
         'lambda t, s, n: f(t, s, n).double()', 'lambda t, s, n: f(t, s, n).numpy()',
         'lambda t, s, n: f([*t], [*s], n)',

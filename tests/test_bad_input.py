@@ -525,7 +525,7 @@ METRICS = [
     ('no defective pixel', measure(pixel_auroc, M, T & False), 'no positive'),
     ('no good pixel', measure(pixel_auroc, M, T | True), 'no negative'),
     ('more scores than labels', measure(image_auroc, S, L[:3]), '[4]', '[3]', 'equal shapes'),
-    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', 'equal shapes'),
+    ('masks with a channel', measure(pixel_auroc, M, T[:, None]), '[4, 1, 4, 4]', 'equal shapes', 'squeeze(1)'),
     ('masks of another side', measure(pixel_auroc, M, T[:, :2, :2]), '[4, 2, 2]', 'equal shapes'),
     ('a limit of 0', measure(pro, M, T, max_fpr=0), 'max_fpr is 0', 'above 0 and at most 1'),
     ('a limit in per cent', measure(pro, M, T, max_fpr=30), 'max_fpr is 30', 'at most 1'),

@@ -131,7 +131,7 @@ def resume(path: str|Path|None, # a checkpoint; None or no such file: the run st
     "Continue a run from its checkpoint. Raises ValueError if it is damaged, or of a run with other settings."
     if path is None or not Path(path).exists(): return []
     state = read_state(path)
-    if state['settings'] != settings: raise ValueError(f'{path} is a checkpoint of another run; delete it.')
+    if state['settings'] != settings: raise ValueError(f'{path} is of another run; repeat that or delete it.')
     for name, part in run.items(): part.load_state_dict(state[name])
     return state['history']
 

@@ -150,10 +150,10 @@ CATEGORIES = [
      'floating-point', '8 or 16 bit'),
     ('masks that mark nothing',
      lambda d, good, image, mask: [png(p, (64, 64), 'L') for p in (d/'ground_truth').rglob('*.png')],
-     'The masks of bad mark nothing', 'white on black'),
+     'bad: masks mark nothing', 'white on black'),
     ('masks that mark all',
      lambda d, good, image, mask: [png(p, (64, 64), 'L', 255) for p in (d/'ground_truth').rglob('*.png')],
-     'The masks of bad mark nearly everything', 'white on black', 'transparency'),
+     'bad: masks mark nearly everything', 'white on black', 'transparency'),
     ('a scan of several pages', lambda d, good, image, mask: two_pages(good/'x.tif'), 'x.tif holds 2 pictures',
      'a file of its own'),
     ('an animation', lambda d, good, image, mask: text(good/'a.gif'), 'a.gif', 'JPEG or PNG'),
@@ -419,7 +419,7 @@ def resumed(change, seed=7):
     return given
 
 CHECKPOINTS = [
-    ('of another run', resumed(lambda w, p: shutil.copy(w.checkpoint, p), 0), 'c.pt is a checkpoint of another run',
+    ('of another run', resumed(lambda w, p: shutil.copy(w.checkpoint, p), 0), 'c.pt is of another run',
      'delete it'),
     ('text', resumed(lambda w, p: text(p)), 'c.pt is damaged'),
     ('a folder', resumed(lambda w, p: p.mkdir()), 'c.pt is damaged'),
@@ -693,7 +693,7 @@ TRAIN = [
     ('an output folder inside a file', train(out='{root}/model.pt/x'), '{root}/model.pt/x cannot be written to',
      '--out'),
     ('an output folder where none can be', train(out='/proc/none'), '/proc/none cannot be written to', '--out'),
-    ('a checkpoint of another run', train(put_checkpoint, out='o'), 'checkpoint.pt is a checkpoint of another run',
+    ('a checkpoint of another run', train(put_checkpoint, out='o'), 'checkpoint.pt is of another run',
      'delete it'),
     ('a checkpoint that is text', train(puts(text, 'o', 'checkpoint.pt'), out='o'), 'checkpoint.pt is damaged'),
     ('heatmaps that are a file', train(puts(text, 'o', 'heatmaps'), out='o'), 'heatmaps', 'folder'),

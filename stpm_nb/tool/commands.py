@@ -105,8 +105,9 @@ def _loaded(model, device, rate, threshold):
         f'--threshold is {threshold}; expected a positive number, and no --false_alarms beside it.')
     gate.check_device(device)
     found = gate.check_model(model, device, fast.make_scorer)
-    then, now = found.settings.get('precision'), str(fast_dtype(found.device))
+    then, now, n = found.settings.get('precision'), str(fast_dtype(found.device)), len(found.good_scores) + 1
     if then not in (None, now): print(f'The threshold was set in {then}, here it is {now}: scores differ a little.')
+    if rate and rate * n < 1: print(f'{n - 1} photo(s) held back promise {1 / n:.1%} false alarms, no less.')
     found.threshold = found.threshold_for(rate) if rate else threshold or found.threshold
     return found
 

@@ -112,9 +112,8 @@ def _check_masks(name, drawn, H, W):
     "What `check_category` does for samples and the regions in their masks."
     share = {s.mask: float((regions > 0).float().mean()) for s, regions in drawn}
     marking = [x for x in share.values() if x]
-    found = 'nearly everything' if marking else 'nothing'
-    _need(marking and np.mean(marking) < .8, f'The masks of {name} mark {found}, as {drawn[0][0].mask}; '
-          'make defects white on black, without transparency.')
+    _need(marking and np.mean(marking) < .8, f'{name}: masks mark {"nearly everything" if marking else "nothing"}, as '
+          f'{drawn[0][0].mask}; make defects white on black, without transparency.')
     odd = [f'{path.parent.name}/{path.name}' for path, x in share.items() if not 0 < x < .9]
     if odd: print(f'{name}: {len(odd)} mask(s) mark nothing or nearly everything: {", ".join(odd[:3])}.')
     lost = sum(int(r.max()) - len(r[r > 0].unique()) for _, r in drawn)
